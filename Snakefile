@@ -1,0 +1,57 @@
+# Rebuilds the experiments of "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models"
+# (arXiv 2505.22617). The science is in config/experiments/, the rules by stage in rules/, the logic in src/.
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from entropy_mechanism.config import ConfigError, experiment_path, load_experiment, load_site
+from entropy_mechanism.figures import registry
+from entropy_mechanism.paths import RUN_ANALYSES, Paths
+from entropy_mechanism.plan import Plan
+
+min_version("9.18")
+
+
+configfile: "config/config.yaml"
+
+
+try:
+    SITE = load_site(config)
+    EXPERIMENT_FILE = experiment_path(SITE.experiment)
+    PLAN = Plan(load_experiment(EXPERIMENT_FILE))
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+
+EXPERIMENT = PLAN.experiment
+PATHS = Paths(Path(SITE.results), EXPERIMENT_FILE.stem)
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/models.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/analyze.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        PATHS.report,
+
+
+onstart:
+    track("follow", f"--parent-pid {os.getpid()}", wait=False)
+
+
+onsuccess:
+    track("finish", "--status FINISHED")
+
+
+onerror:
+    track("finish", "--status FAILED")

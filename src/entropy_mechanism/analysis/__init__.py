@@ -1,0 +1,1 @@
+"""The law, forecasts and entropy dynamics: frames in, frames out."""

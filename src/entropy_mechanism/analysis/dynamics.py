@@ -1,0 +1,127 @@
+"""Covariance against the step-wise change of entropy (Fig. 8 of arXiv 2505.22617).
+
+Theorem 1 says that one policy-gradient step changes the entropy by about -eta Cov(log pi, pi A): the
+covariance at step t and the entropy lost from t to t + 1 should move together, with slope eta.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from entropy_mechanism.analysis.law import MINIMUM_POINTS, require_columns, rows_by_run
+
+ENTROPY = "entropy/sequence_mean/before_filter"
+"""Default entropy column. The group filter keeps the prompts the policy neither always nor never solves, so
+which prompts enter the filtered mean depends on the policy; before the filter only a random draw does, and a
+difference between two steps is the policy's change plus noise."""
+COVARIANCE = "covariance/response"
+GROUP_PREFIX = "covariance/response_accuracy_"
+SERIES_COVARIANCE, SERIES_ENTROPY = "covariance", "minus_entropy_difference"
+
+DYNAMICS_COLUMNS = [
+    *("run", "model", "method", "seed", "series", "step", "gradient_steps", "value", "smooth", "low", "high"),
+]
+SUMMARY_COLUMNS = [
+    "run",
+    "method",
+    "seed",
+    "steps",
+    "positive_share",
+    "pearson",
+    "spearman",
+    "slope_through_origin",
+]
+
+
+def dynamics(curves: pd.DataFrame, window: int = 9, entropy_column: str = ENTROPY) -> pd.DataFrame:
+    """Return the frame of dynamics.parquet: the series of Fig. 8, raw and smoothed, a row per measured step.
+
+    Series: `covariance` (Eq. 8-9), `minus_entropy_difference` (H_t - H_t+1 in nats, at step t) and, for each
+    column `covariance/response_accuracy_{k/G}`, `group_accuracy={k/G}`. `smooth` is the centred moving mean
+    over `window` rollout steps (an odd number), `low` and `high` are that mean -+ the population standard
+    deviation in the same window: the spread of single steps, not the uncertainty of the mean. Windows are
+    cut at the ends of training and skip steps without a value, which also get no row; a step whose successor
+    was not logged has no difference.
+
+    Raises ValueError for an even window, missing columns or a step that a run has twice.
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window is {window}, allowed are odd numbers from 1: a centred mean needs a middle")
+    identity = ["run", "model", "method", "seed"]
+    require_columns(curves, [*identity, "step", "gradient_steps", COVARIANCE, entropy_column])
+    groups = _group_columns(curves)
+    frames = []
+    for _, rows in rows_by_run(curves):
+        names = rows[identity].iloc[0].to_dict()
+        # a window counts rollout steps, so steps that were not logged must hold a place in it
+        rows = rows.set_index("step")
+        rows = rows.reindex(range(rows.index[0], rows.index[-1] + 1))
+        entropy = rows[entropy_column].astype(float)
+        series = {SERIES_COVARIANCE: rows[COVARIANCE], SERIES_ENTROPY: entropy - entropy.shift(-1)}
+        series |= {f"group_accuracy={accuracy:g}": rows[column] for column, accuracy in groups.items()}
+        for name, values in series.items():
+            measured = _smoothed(values.astype(float), window).assign(series=name)
+            measured["gradient_steps"] = rows["gradient_steps"]
+            measured = measured.dropna(subset="value").reset_index(names="step")
+            frames.append(measured.assign(**names).astype({"gradient_steps": int}))
+    if not frames:
+        return pd.DataFrame(columns=DYNAMICS_COLUMNS)
+    return pd.concat(frames, ignore_index=True)[DYNAMICS_COLUMNS]
+
+
+def _group_columns(curves: pd.DataFrame) -> dict[str, float]:
+    """Map each per-difficulty column to its group accuracy, in rising order of it."""
+    found = {}
+    for column in curves.columns:
+        if str(column).startswith(GROUP_PREFIX):
+            try:
+                found[column] = float(Fraction(column.removeprefix(GROUP_PREFIX)))
+            except (ValueError, ZeroDivisionError) as error:
+                raise ValueError(
+                    f"curves: column {column} does not end in a group accuracy such as 0.125"
+                ) from error
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _smoothed(values: pd.Series, window: int) -> pd.DataFrame:
+    rolling = values.rolling(window, center=True, min_periods=1)
+    mean, spread = rolling.mean(), rolling.std(ddof=0)
+    return pd.DataFrame({"value": values, "smooth": mean, "low": mean - spread, "high": mean + spread})
+
+
+def summarise_dynamics(series: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame of dynamics_summary.parquet from the frame of `dynamics`: one row per run.
+
+    Over the `steps` that have both a covariance c and an entropy loss d = H_t - H_t+1, on raw values since
+    smoothing would inflate every correlation: `positive_share` of c > 0, `pearson` and `spearman` of (c, d),
+    `slope_through_origin` sum(c d) / sum(c^2), the effective learning rate of Theorem 1. Undefined values
+    (no common step; fewer than three or constant values for a correlation) are NaN.
+    """
+    require_columns(series, DYNAMICS_COLUMNS, name="dynamics")
+    records = []
+    for run, rows in series.groupby("run", sort=False):
+        wide = rows.pivot(index="step", columns="series", values="value")
+        pairs = wide.reindex(columns=[SERIES_COVARIANCE, SERIES_ENTROPY]).dropna().to_numpy(dtype=float)
+        covariance, loss = pairs[:, 0], pairs[:, 1]
+        squares = float(covariance @ covariance)
+        records.append(
+            {
+                "run": run,
+                "method": rows["method"].iloc[0],
+                "seed": rows["seed"].iloc[0],
+                "steps": len(pairs),
+                "positive_share": float((covariance > 0).mean()) if len(pairs) else np.nan,
+                "pearson": _correlation(covariance, loss),
+                "spearman": _correlation(rankdata(covariance), rankdata(loss)),
+                "slope_through_origin": float(covariance @ loss) / squares if squares else np.nan,
+            }
+        )
+    return pd.DataFrame(records, columns=SUMMARY_COLUMNS)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    if x.size < MINIMUM_POINTS or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1])

@@ -1,0 +1,124 @@
+"""One subcommand per stage: parse, call, exit. Stages are imported when they run, so `--help` stays quick."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from entropy_mechanism import __version__
+from entropy_mechanism.config import Experiment
+from entropy_mechanism.config_errors import ConfigError
+
+Arguments = argparse.Namespace
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one subcommand. Exit status: 0 done, 1 failed, 2 wrong usage, 75 stopped in time and to be resumed."""
+    arguments = vars(_parser().parse_args(argv))
+    call: Callable[..., object] = arguments.pop("call")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        status = call(**arguments)
+    except (ConfigError, ValueError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and error.filename:
+            error = ValueError(f"no such file: {error.filename}")
+        sys.exit(f"error: {error}")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stage(module: str, function: str) -> Callable[..., object]:
+    """A function of a stage module, imported when called."""
+    return lambda **arguments: getattr(import_module(f"entropy_mechanism.{module}"), function)(**arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="entropy-mechanism", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="STAGE", required=True)
+
+    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
+        command = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        for option, settings in (*options, RESULTS):
+            command.add_argument(option, **settings)
+        command.set_defaults(call=_stage(module, function))
+
+    add("prepare", "stages.prepare", "prepare", "make one data set of an experiment",
+        EXPERIMENT, _name("--data", "data set"), _out("--output", "problems (parquet)"),
+        _out("--statistics", "what is in the data set (json)"))  # fmt: skip
+    add("make-model", "stages.make_model", "make_model", "make one base model of an experiment",
+        EXPERIMENT, _name("--model", "model"), _out("--output", "manifest; weights are written beside it"))  # fmt: skip
+    add("resolve", "stages.resolve", "resolve", "write the fully resolved configuration of one run",
+        EXPERIMENT, _name("--run", "run"), _out("--output", "run.yaml"))  # fmt: skip
+    add("train", "stages.train", "train", "train one run, or take it from the store; a stopped run goes on",
+        _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
+        _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
+        _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
+        _out("--output", "manifest of the final policy"))  # fmt: skip
+    add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
+        EXPERIMENT, _in("--policy", "manifest of the policy"),
+        _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
+        _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
+        _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
+    add("grade", "stages.grade", "grade_samples", "grade responses",
+        _in("--samples", "responses"), _in("--problems", "problems"), KEY, _out("--output", "grades (parquet)"))  # fmt: skip
+    add("score", "stages.grade", "score", "score a policy from its grades",
+        EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
+        _out("--output", "scores (parquet)"))  # fmt: skip
+    add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
+        _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"), _in("--source", "manifest of the run"),
+        _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
+    add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
+        EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
+        _list("--outputs", "FILE", "law, forecasts and forecast_points (parquet)"))  # fmt: skip
+    add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
+        EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
+        _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
+    add("figure", "stages.figure", "figure", "draw one figure",
+        _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
+        _list("--outputs", "FILE", "pdf, png, csv and json"))  # fmt: skip
+    add("table", "stages.figure", "table", "write one table",
+        _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
+        _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
+    add("report", "stages.report", "report", "put figures, tables and runs into one page",
+        EXPERIMENT, _list("--items", "FILE", "json files of figures and tables"),
+        _list("--frames", "FILE", "analysis and score files"), TRACKING,
+        _out("--output", "index.html"))  # fmt: skip
+    add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
+    track = ("tracking.follow",)
+    add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",
+        INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}), TRACKING)  # fmt: skip
+    add("track-finish", *track, "track_finish", "note how a workflow ended and send what is left",
+        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
+    add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
+        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
+    schema = commands.add_parser("schema", help="print the JSON schema of experiment files, for editors")
+    schema.set_defaults(call=lambda: print(json.dumps(Experiment.model_json_schema(), indent=2)))
+    return parser
+
+
+def _in(option: str, text: str) -> tuple[str, dict]:
+    return option, {"type": Path, "required": True, "metavar": "FILE", "help": f"input: {text}"}
+
+
+def _out(option: str, text: str) -> tuple[str, dict]:
+    return option, {"type": Path, "required": True, "metavar": "PATH", "help": f"output: {text}"}
+
+
+def _name(option: str, kind: str, **settings: str) -> tuple[str, dict]:
+    return option, {"required": True, "metavar": "NAME", "help": f"name of the {kind}", **settings}
+
+
+def _list(option: str, metavar: str, text: str) -> tuple[str, dict]:
+    return option, {"nargs": "+", "required": True, "metavar": metavar, "help": text}
+
+
+EXPERIMENT = _in("--experiment", "experiment file, e.g. config/experiments/tiny.yaml")
+RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "folder of results and records"})
+KEY = ("--key", {"required": True, "help": "name of the job in the record"})
+INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})
+TRACKING = ("--tracking-uri", {"default": None, "help": "MLflow store; by default SQLite in the results folder"})

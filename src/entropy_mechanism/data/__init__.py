@@ -1,0 +1,1 @@
+"""Problems: the normalised record and where it comes from."""

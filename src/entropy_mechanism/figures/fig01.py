@@ -1,0 +1,104 @@
+"""Fig 1: entropy is spent for accuracy. Left: both against gradient steps. Right: one against the other."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from . import fig03, published, registry, style
+
+INPUTS = registry.FIGURES["fig01"].inputs
+TITLE = "Entropy is spent for accuracy"
+CAPTION = (
+    "Left: policy entropy (nats per token) and validation accuracy (%) of GRPO against gradient steps, "
+    "for the largest model; with several seeds the line is their mean and the band their range. Faint "
+    "dotted: the paper's curves, stretched along both axes so that they begin and end where ours do; only "
+    "their shape compares. Right: accuracy against entropy for every model, with the fits of R = -a "
+    "exp(H) + b (lines); grey: the published fits of Qwen2.5 0.5B to 32B in the same units, on another "
+    "task. The paper's Fig 1 shows entropy falling from about 0.5 to 0.02 nats while accuracy rises from "
+    "about 21 to 39 %, most of both early on."
+)
+TRAINING, LAW = "training", "law"
+QUANTITIES = {
+    "accuracy": (style.ACCURACY, 100, style.ACCURACY_NAME, style.ACCURACY_COLOUR, "accuracy_percent"),
+    "entropy": (style.ENTROPY, 1, style.ENTROPY_NAME, style.ENTROPY_COLOUR, "entropy"),
+}
+
+
+def _stretched(curve: pd.DataFrame, ours: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The published curve with its first and last point moved onto ours: x and y, each by one linear map."""
+    step, value = (curve[name].to_numpy(float) for name in ("step", "value"))
+    x, y = ours["gradient_steps"].to_numpy(float), ours["mean"].to_numpy(float)
+    share, reached = (step - step[0]) / (step[-1] - step[0]), (value - value[0]) / (value[-1] - value[0])
+    return x[0] + share * (x[-1] - x[0]), y[0] + reached * (y[-1] - y[0])
+
+
+def _training_rows(frames: style.Frames) -> pd.DataFrame:
+    curves = style.largest_model(style.of_method(frames["curves"]), frames["runs"])
+    parts = []
+    for quantity, (column, unit, name, _, published_name) in QUANTITIES.items():
+        series = style.over_seeds(curves, column)
+        if len(series) < 2:
+            continue
+        names = {"panel": TRAINING, "series": quantity, "x_name": style.GRADIENT_STEPS, "y_name": name}
+        names["run"] = " ".join(sorted(set(curves["run"])))
+        parts.append(
+            style.rows(
+                mark="line",
+                x=series["gradient_steps"],
+                y=unit * series["mean"],
+                low=unit * series["low"],
+                high=unit * series["high"],
+                **names,
+            )
+        )
+        paper = published.load("fig01_left").groupby("quantity").get_group(published_name).sort_values("step")
+        x, y = _stretched(paper, series)
+        parts.append(style.rows(mark="line", x=x, y=unit * y, **names | {"source": "paper, stretched", "run": ""}))
+    return style.stack(parts)
+
+
+def data(frames: style.Frames) -> pd.DataFrame:
+    """Panel `training`: means over seeds, ranges, stretched published curves. Panel `law`: as in Fig 3."""
+    law = fig03.law_rows(frames, lambda model: LAW)
+    return style.stack([_training_rows(frames), law, *([fig03.published_rows(LAW)] if len(law) else [])])
+
+
+def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
+    right = style.second_axis(left, style.ACCURACY_COLOUR, style.ENTROPY_COLOUR)
+    handles = []
+    for axes, (quantity, (_, _, name, colour, _)) in zip((left, right), QUANTITIES.items(), strict=True):
+        ours = style.by(drawn, series=quantity, source="ours")
+        paper = style.by(drawn, series=quantity, source="paper, stretched")
+        style.band(axes, ours, colour)
+        marker = "o" if len(ours) <= 40 else ""
+        handles += axes.plot(ours["x"], ours["y"], color=colour, marker=marker, label=quantity)
+        faint = axes.plot(paper["x"], paper["y"], ":", color=colour, alpha=0.45, linewidth=1.0)
+        axes.set_ylabel(name)
+    right.set_ylim(bottom=0)
+    handles[1].set_label("entropy (right)")
+    faint[0].set_label("paper's shape")
+    left.legend(handles=[*handles, faint[0]], loc="center right")
+    left.set_xlabel(style.GRADIENT_STEPS)
+
+
+@style.styled
+def draw(frames: style.Frames) -> Figure:
+    """Two panels over two columns."""
+    drawn = data(frames)
+    figure = Figure(figsize=(style.TWO_COLUMNS, 2.5))
+    training, law = figure.subplots(1, 2)
+    rows = style.by(drawn, panel=TRAINING)
+    if len(set(rows["series"])) == len(QUANTITIES):
+        _draw_training(training, rows)
+        model = style.largest_model(style.of_method(frames["curves"]), frames["runs"])["model"].iloc[0]
+        training.set_title(f"GRPO, {style.model_label(model)}")
+    else:
+        style.message(training, "No GRPO run has two validations.")
+    rows = style.by(drawn, panel=LAW)
+    if rows.empty:
+        style.message(law, "No GRPO run has validation accuracies.")
+    else:
+        fig03.draw_law(law, rows, style.size_looks(frames["runs"]), "paper, Qwen2.5 0.5B–32B")
+        law.set_title("Accuracy against entropy, with fits")
+    return figure

@@ -1,0 +1,94 @@
+"""Fig 2: how much entropy is left and how much of the gain is reached early in training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from . import registry, style
+
+INPUTS = registry.FIGURES["fig02"].inputs
+TITLE = "Most of the change happens early"
+# Printed in the paper's Fig 2 (shares in percent, averaged over 11 models), at steps 200 and 800 of 2400.
+PAPER = {(1 / 12, "entropy left"): 27.0, (1 / 12, "gain reached"): 76.0}
+PAPER |= {(1 / 3, "entropy left"): 6.0, (1 / 3, "gain reached"): 93.0}
+CAPTION = (
+    "Share of the entropy still unspent and share of the accuracy gain already reached after a twelfth "
+    "and after a third of training, each run measured by its own total change. Bars: mean over the GRPO "
+    "runs; dots: single runs, where there are several. Black diamonds: the paper's Fig 2, the mean over "
+    "its eleven models."
+)
+QUANTITIES = {
+    "entropy left": ("entropy_left", style.ENTROPY_COLOUR),
+    "gain reached": ("accuracy_reached", style.ACCURACY_COLOUR),
+}
+FRACTIONS = {1 / 12: "1/12 of training", 1 / 3: "1/3 of training"}
+
+
+def data(frames: style.Frames) -> pd.DataFrame:
+    """Bars (means over runs, percent), dots (runs), the paper's printed values; x is a share of training."""
+    runs = style.of_method(frames["consumption"])
+    parts = []
+    for fraction, panel in FRACTIONS.items():
+        here = runs[np.isclose(runs["fraction"], fraction, rtol=0, atol=1e-6)]
+        for series, (column, _) in QUANTITIES.items():
+            measured = here.dropna(subset=[column])
+            if measured.empty:
+                continue
+            names = {"panel": panel, "series": series, "x_name": "Share of training", "x": fraction}
+            names["y_name"] = "Share of the run's total change (%)"
+            parts.append(style.rows(mark="bar", y=100 * measured[column].mean(), **names))
+            for run, value in zip(measured["run"], measured[column], strict=True):
+                parts.append(style.rows(mark="dot", y=100 * value, **names | {"run": run}))
+            parts.append(style.rows(mark="bar", y=PAPER[fraction, series], **names | {"source": "paper"}))
+    return style.stack(parts)
+
+
+@style.styled
+def draw(frames: style.Frames) -> Figure:
+    """Two groups of two bars over one column."""
+    drawn = data(frames)
+    figure = Figure(figsize=(style.ONE_COLUMN, 2.3))
+    axes = figure.add_subplot()
+    if drawn.empty:
+        style.message(axes, "No GRPO run is long enough to be\nread at 1/12 and 1/3 of training.")
+        return figure
+    width = 0.36
+    for i, panel in enumerate(FRACTIONS.values()):
+        for side, (series, (_, colour)) in zip((-1, 1), QUANTITIES.items(), strict=True):
+            here = style.by(drawn, panel=panel, series=series)
+            if here.empty:
+                continue
+            x = i + side * (width / 2 + 0.02)
+            mean = style.by(here, mark="bar", source="ours")["y"].item()
+            paper = style.by(here, source="paper")["y"].item()
+            dots = style.by(here, mark="dot")["y"]
+            axes.bar(x, mean, width, color=colour, alpha=0.85, label="" if i else series)
+            if len(dots) > 1:
+                axes.plot(
+                    np.full(len(dots), x),
+                    dots,
+                    "o",
+                    color="white",
+                    markeredgecolor=colour,
+                    markeredgewidth=0.7,
+                )
+            axes.plot(x + 0.09, paper, "D", color="#111111", markeredgecolor="white", markersize=4.5)
+            top = max(0.0, mean, dots.max() if len(dots) > 1 else mean)
+            axes.annotate(
+                f"{mean:.0f} %",
+                (x - 0.07, top),
+                xytext=(0, 4 if len(dots) > 1 else 2),
+                textcoords="offset points",
+                ha="center",
+            )
+    handles, _ = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], marker="D", color="#111111", markersize=4.5, linestyle="none", label="paper"))
+    axes.set_xticks(range(len(FRACTIONS)), FRACTIONS.values())
+    axes.tick_params(axis="x", length=0)
+    axes.grid(False, axis="x")
+    axes.axhline(0, color="#666666", linewidth=0.6)
+    axes.set_ylim(min(0.0, drawn["y"].min() * 1.1), max(100.0, drawn["y"].max()) * 1.1)
+    axes.set_ylabel(drawn["y_name"].iloc[0])
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure

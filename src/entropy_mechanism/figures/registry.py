@@ -1,0 +1,43 @@
+"""All figures and tables by name, with the analysis files that each reads.
+
+Light to import: planning needs names and inputs only; `load` brings in matplotlib with the module asked for.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A module of this package and the analysis files it reads (`curves` is analysis/curves.parquet)."""
+
+    module: str
+    inputs: tuple[str, ...]
+
+
+FIGURES = {
+    "fig01": Entry("fig01", ("curves", "law", "runs")),
+    "fig02": Entry("fig02", ("consumption",)),
+    "fig03": Entry("fig03", ("curves", "law", "runs")),
+    "fig05": Entry("fig05", ("forecasts", "forecast_points", "runs")),
+    "fig08": Entry("fig08", ("dynamics", "runs")),
+    "fig11": Entry("fig11", ("curves", "runs")),
+}
+TABLES = {
+    "table1": Entry("table1", ("curves", "runs")),
+    "table2": Entry("table2", ("scores", "runs")),
+}
+
+
+def entry(name: str) -> Entry:
+    """The entry of a figure or table. Raises KeyError that lists the known names."""
+    known = FIGURES | TABLES
+    if name not in known:
+        raise KeyError(f"no figure or table named {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def load(name: str) -> ModuleType:
+    """Import a figure's module (INPUTS, TITLE, CAPTION, data, draw) or a table's (…, table, display, markdown)."""
+    return import_module(f"{__package__}.{entry(name).module}")

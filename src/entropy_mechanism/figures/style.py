@@ -1,0 +1,351 @@
+"""How all figures look, and how runs become the series that they show.
+
+A figure module declares `INPUTS`, `TITLE` and `CAPTION` and has two functions: `data(frames)` returns
+everything that is drawn, in the columns `COLUMNS`, and `draw(frames)` draws exactly that. `frames` maps the stem
+of an analysis file to its frame.
+"""
+
+import functools
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from ..files import replacing
+
+Frames = Mapping[str, pd.DataFrame]
+
+ONE_COLUMN = 3.3  # inches
+TWO_COLUMNS = 6.9
+PNG_DPI = 200
+
+ENTROPY = "entropy/sequence_mean/after_filter"  # the paper's H, Eq. 5
+ACCURACY = "validation/accuracy"
+LENGTH = "length/mean"
+BASELINE = "grpo"
+
+GRADIENT_STEPS = "Gradient steps"
+ENTROPY_NAME = "Entropy (nats per token)"
+ACCURACY_NAME = "Validation accuracy (%)"
+LENGTH_NAME = "Response length (tokens)"
+
+# Quantities have colours that no method has: two curves of one run must not look like two runs.
+ACCURACY_COLOUR = "#332288"
+ENTROPY_COLOUR = "#CC6677"
+COVARIANCE_COLOUR = "#117F80"
+PAPER_COLOUR = "#9A9A9A"
+TEXT_COLOUR = "#222222"
+
+LOOK = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters on every machine
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "text.color": TEXT_COLOUR,
+    "axes.labelcolor": TEXT_COLOUR,
+    "axes.edgecolor": "#666666",
+    "xtick.color": TEXT_COLOUR,
+    "ytick.color": TEXT_COLOUR,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.2,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "entropy-mechanism",
+}
+METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a draw function under `LOOK` alone, whatever the user's own matplotlibrc says."""
+
+    @functools.wraps(draw)
+    def wrapped(*arguments: Any, **keywords: Any) -> Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(LOOK)
+            return draw(*arguments, **keywords)
+
+    return wrapped
+
+
+def render(figure: Figure, file_format: str) -> bytes:
+    """The figure as `pdf` (fonts embedded), `png` or `svg`, without dates: equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(LOOK):
+        figure.savefig(buffer, format=file_format, dpi=PNG_DPI, metadata=METADATA[file_format])
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write the figure in the format that the suffix of `path` names."""
+    path = Path(path)
+    content = render(figure, path.suffix.removeprefix("."))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+# --- Names and looks of series ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """Label, colour and marker of one series."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+# Okabe-Ito colours; markers repeat what the colour says, for grey printers.
+METHODS = {
+    "base": Look("Base model", "#8C8C8C", "X"),
+    "grpo": Look("GRPO", "#222222", "o"),
+    "clip-higher": Look("Clip-higher", "#E69F00", "^"),
+    "clip-cov": Look("Clip-Cov", "#0072B2", "s"),
+    "kl-cov": Look("KL-Cov", "#D55E00", "D"),
+    "on-policy": Look("On-policy GRPO", "#009E73", "v"),
+    "rloo": Look("RLOO", "#56B4E9", "P"),
+    "reinforce++": Look("REINFORCE++", "#CC79A7", "<"),
+    "prime": Look("PRIME", "#6A3D9A", ">"),
+}
+_OTHER_COLOURS = ("#56B4E9", "#CC79A7", "#6A3D9A", "#8C6D31", "#44AA99", "#AA4466")
+_OTHER_MARKERS = ("P", "h", "<", ">", "d", "p", "*")
+_SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_FAMILIES = {
+    "qwen": "Qwen",
+    "mistral": "Mistral",
+    "llama": "LLaMA and DeepSeek",  # one panel, as in the paper
+    "deepseek": "LLaMA and DeepSeek",
+}
+_CAPITALS = {"qwen": "Qwen", "llama": "LLaMA", "mistral": "Mistral", "deepseek": "DeepSeek", "nemo": "Nemo"}
+
+
+def _key(method: str) -> str:
+    return method.lower().replace("_", "-")
+
+
+def method_look(method: str) -> Look:
+    """The look of a method: fixed for the known ones, derived from the name alone for all others.
+
+    It depends on nothing but the name, so a method looks the same in every figure of every experiment.
+    """
+    key = _key(method)
+    if key in METHODS:
+        return METHODS[key]
+    number = zlib.crc32(key.encode())
+    return Look(
+        label=method,
+        colour=_OTHER_COLOURS[number % len(_OTHER_COLOURS)],
+        marker=_OTHER_MARKERS[number // 7 % len(_OTHER_MARKERS)],
+    )
+
+
+def method_label(method: str) -> str:
+    """Display name of a method."""
+    return method_look(method).label
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """Distinct methods, known ones first in the order of `METHODS`, others by name."""
+    known = list(METHODS)
+    return sorted(
+        set(methods), key=lambda name: (known.index(_key(name)) if _key(name) in known else len(known), name)
+    )
+
+
+def model_label(model: str) -> str:
+    """Display name of a model: `qwen2.5-7b` becomes `Qwen2.5-7B`."""
+    label = re.sub(r"(?<![a-z])(\d+(?:\.\d+)?)([bmk])(?![a-z])", lambda m: m[1] + m[2].upper(), model)
+    return re.sub("|".join(_CAPITALS), lambda m: _CAPITALS[m[0]], label)
+
+
+def family(model: str) -> str:
+    """The family whose panel a model is drawn in: the letters that its name starts with, as displayed."""
+    stem = (re.match(r"[a-z]+", model.lower()) or [model])[0]
+    return _FAMILIES.get(stem, stem)
+
+
+def model_order(models: Iterable[str], runs: pd.DataFrame | None = None) -> list[str]:
+    """Distinct models by non-embedding parameters (from `runs`), unknown sizes last, then by name."""
+    sizes: dict[str, float] = {}
+    if runs is not None and not runs.empty:
+        sizes = runs.groupby("model")["non_embedding_parameters"].first().to_dict()
+    return sorted(set(models), key=lambda model: (sizes.get(model, np.inf), model))
+
+
+def size_looks(runs: pd.DataFrame) -> dict[str, Look]:
+    """Look of every model: light to dark with size, on a scale that stays ordered for colour-blind readers.
+
+    `runs` lists all models of the experiment, so a model looks the same in every figure of it.
+    """
+    models = model_order(runs["model"], runs)
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.18, 0.88, len(models)) if models[1:] else [0.72])
+    return {
+        model: Look(model_label(model), matplotlib.colors.to_hex(shade), _SIZE_MARKERS[i % len(_SIZE_MARKERS)])
+        for i, (model, shade) in enumerate(zip(models, shades, strict=True))
+    }
+
+
+# --- Runs to series -----------------------------------------------------------------------------------------
+
+COLUMNS = ["panel", "source", "series", "run", "mark", "x_name", "x", "y_name", "y", "low", "high"]
+
+
+def rows(**columns: Any) -> pd.DataFrame:
+    """Rows of a figure's data: scalars are repeated along the arrays; `source` is `ours` unless given."""
+    values = {"source": "ours", "run": "", "low": np.nan, "high": np.nan} | columns
+    length = max((np.size(value) for value in values.values() if not isinstance(value, str)), default=1)
+    return pd.DataFrame(
+        {
+            name: [values[name]] * length
+            if isinstance(values[name], str)
+            else np.broadcast_to(np.asarray(values[name]), length)
+            for name in COLUMNS
+        }
+    )
+
+
+def stack(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One frame from many; an empty one with all columns when there is nothing to draw."""
+    parts = [part for part in parts if not part.empty]
+    if not parts:
+        return pd.DataFrame({name: pd.Series(dtype="object") for name in COLUMNS})
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.astype(dict.fromkeys(("x", "y", "low", "high"), float))
+
+
+def of_method(frame: pd.DataFrame, method: str = BASELINE) -> pd.DataFrame:
+    """The rows of one method, by default the baseline GRPO."""
+    return frame[frame["method"].map(_key) == method]
+
+
+def largest_model(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest model in `frame`; a figure about one model shows this one."""
+    known = [model for model in model_order(frame["model"], runs) if model in set(runs["model"])]
+    return frame[frame["model"] == known[-1]] if known else frame.iloc[:0]
+
+
+def over_seeds(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Mean and range (lowest, highest) of `column` over runs, one row per step that every run has measured.
+
+    Returns step, gradient_steps, mean, low, high, sorted by step. A step that only some runs have is left
+    out: there the mean would jump for no other reason than the missing run.
+    """
+    measured = frame.dropna(subset=[column])
+    groups = measured.groupby("step", sort=True)
+    table = groups.agg(
+        gradient_steps=("gradient_steps", "mean"),
+        mean=(column, "mean"),
+        low=(column, "min"),
+        high=(column, "max"),
+        runs=("run", "nunique"),
+    ).reset_index()
+    return table[table["runs"] == measured["run"].nunique()].drop(columns="runs").reset_index(drop=True)
+
+
+def between(low: float, high: float, points: int = 60) -> np.ndarray:
+    """Entropies from high to low, evenly spaced on the log axis that they are drawn on."""
+    return np.geomspace(high, low, points)
+
+
+def by(drawn: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """The rows of a figure's data with the given values."""
+    for name, value in wanted.items():
+        drawn = drawn[drawn[name] == value]
+    return drawn
+
+
+def markdown(cells: pd.DataFrame) -> str:
+    """A frame of strings as a Markdown table."""
+    lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+# --- Axes ---------------------------------------------------------------------------------------------------
+
+
+def message(axes: Axes, text: str) -> None:
+    """Say in the place of a panel why it is empty."""
+    axes.set_axis_off()
+    axes.text(
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color="#777777",
+        style="italic",
+        wrap=True,
+    )
+
+
+def entropy_axis(axes: Axes) -> None:
+    """Entropy on a reversed log axis with plain numbers: training runs from left to right."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if not axes.xaxis_inverted():
+        axes.set_xlim(high, low)
+    decades = np.log10(max(low, high) / min(low, high))
+    subs = (1.0, 2.0, 5.0) if decades < 1.3 else (1.0, 3.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(ENTROPY_NAME)
+
+
+def second_axis(axes: Axes, left_colour: str, right_colour: str) -> Axes:
+    """A second y axis; each axis takes the colour of its curve, so that no reader has to guess."""
+    right = axes.twinx()
+    right.grid(False)
+    right.spines["right"].set_visible(True)
+    for side, target, colour in (("left", axes, left_colour), ("right", right, right_colour)):
+        target.tick_params(axis="y", colors=colour)
+        target.yaxis.label.set_color(colour)
+        right.spines[side].set_color(colour)
+    axes.spines["left"].set_visible(False)
+    return right
+
+
+def align_zero(left: Axes, right: Axes) -> None:
+    """Put zero of both y axes at one height, so that signs can be compared; each keeps its upper limit."""
+    limits = [(min(low, 0.0), max(high, 0.0)) for low, high in (left.get_ylim(), right.get_ylim())]
+    share = max(-low / (high - low) for low, high in limits)
+    for axes, (_, high) in zip((left, right), limits, strict=True):
+        axes.set_ylim(-share / (1 - share) * high, high)
+
+
+def band(axes: Axes, series: pd.DataFrame, colour: str) -> None:
+    """Shade between `low` and `high` where both are known."""
+    known = series.dropna(subset=["low", "high"])
+    if len(known) > 1:
+        axes.fill_between(known["x"], known["low"], known["high"], color=colour, alpha=0.15, linewidth=0)

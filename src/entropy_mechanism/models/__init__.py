@@ -1,0 +1,1 @@
+"""Base models and tokenizers as ordinary Hugging Face folders."""

@@ -1,0 +1,58 @@
+"""Policies and tokenizers on disk: ordinary Hugging Face folders, written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_policy(path: Path | str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """The causal language model in folder `path`, in evaluation mode on the CPU, its weights in `dtype`.
+
+    Raises FileNotFoundError when there is no such folder and ValueError when it holds no model.
+    """
+    folder = _existing(path, "config.json", "a model")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} is not a model folder: it has no *.safetensors file with weights")
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+
+
+def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer in folder `path`; it pads on the left, as generation needs.
+
+    Raises FileNotFoundError when there is no such folder and ValueError when it holds no tokenizer.
+    """
+    folder = _existing(path, "tokenizer_config.json", "a tokenizer")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+
+
+def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path | str) -> None:
+    """Write model and tokenizer as one folder at `path`, replacing a folder that stands there.
+
+    Everything is written to a temporary folder beside it, synced and renamed: `path` never holds half a model.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as workplace:
+        written = Path(workplace) / "new"
+        model.save_pretrained(written)
+        tokenizer.save_pretrained(written)
+        for file in written.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if path.is_dir():
+            path.rename(Path(workplace) / "replaced")
+        written.rename(path)
+
+
+def _existing(path: Path | str, file: str, what: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: {what} was expected there")
+    if not (folder / file).is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        raise ValueError(f"{folder} does not hold {what}: {file} is missing, found {found}")
+    return folder

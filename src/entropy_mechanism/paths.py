@@ -1,0 +1,91 @@
+"""Where every file of an experiment stands. Wildcards in braces are left for Snakemake to fill."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_ANALYSES = (
+    "runs",
+    "curves",
+    "law",
+    "forecasts",
+    "forecast_points",
+    "consumption",
+    "dynamics",
+    "dynamics_summary",
+)
+"""Analysis files of one run, `analysis/<run>/<name>.parquet`."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Files below `results/<experiment>/`; the store is shared by all experiments of a results folder."""
+
+    results: Path
+    experiment: str
+
+    @property
+    def root(self) -> Path:
+        """`results/<experiment>`."""
+        return self.results / self.experiment
+
+    @property
+    def store(self) -> Path:
+        """Training state, by fingerprint."""
+        return self.results / "store"
+
+    def data(self, name: str = "{data}") -> str:
+        """Problems of a data set."""
+        return f"{self.root}/data/{name}.parquet"
+
+    def data_statistics(self, name: str = "{data}") -> str:
+        """What is in a data set."""
+        return f"{self.root}/data/{name}.json"
+
+    def model(self, name: str = "{model}") -> str:
+        """Manifest of a base model; its weights and tokenizer stand beside it."""
+        return f"{self.root}/models/{name}/manifest.json"
+
+    def run_config(self, name: str = "{run}") -> str:
+        """Resolved configuration of a run."""
+        return f"{self.root}/runs/{name}/run.yaml"
+
+    def run_metrics(self, name: str = "{run}") -> str:
+        """One row per rollout step."""
+        return f"{self.root}/runs/{name}/metrics.parquet"
+
+    def run_manifest(self, name: str = "{run}") -> str:
+        """Where the final weights of a run are, and the digest of everything it made."""
+        return f"{self.root}/runs/{name}/manifest.json"
+
+    def samples(self, policy: str = "{policy}", benchmark: str = "{benchmark}") -> str:
+        """Responses of a policy to a benchmark."""
+        return f"{self.root}/evaluation/{policy}/{benchmark}/samples.parquet"
+
+    def grades(self, policy: str = "{policy}", benchmark: str = "{benchmark}") -> str:
+        """Grades of these responses."""
+        return f"{self.root}/evaluation/{policy}/{benchmark}/grades.parquet"
+
+    def scores(self, policy: str = "{policy}") -> str:
+        """Scores of a policy on all benchmarks."""
+        return f"{self.root}/evaluation/{policy}/scores.parquet"
+
+    def analysis(self, kind: str, run: str = "{run}") -> str:
+        """One analysis file of one run."""
+        return f"{self.root}/analysis/{run}/{kind}.parquet"
+
+    def figure(self, suffix: str, name: str = "{figure}") -> str:
+        """A figure as pdf or png, its data as csv, its caption and runs as json."""
+        return f"{self.root}/figures/{name}.{suffix}"
+
+    def table(self, suffix: str, name: str = "{table}") -> str:
+        """A table as csv or md, its caption and runs as json."""
+        return f"{self.root}/tables/{name}.{suffix}"
+
+    @property
+    def report(self) -> str:
+        """The self-contained report."""
+        return f"{self.root}/report/index.html"
+
+    def log(self, rule: str, *wildcards: str) -> str:
+        """The log of one job."""
+        return f"{self.root}/logs/{rule}/{'--'.join(wildcards) or rule}.log"

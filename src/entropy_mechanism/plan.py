@@ -1,0 +1,137 @@
+"""From an experiment to its runs, evaluations, figures and files. Pure: reads and writes nothing."""
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from entropy_mechanism.config import Experiment, RunConfig, RunFilter
+
+BASE = "base"
+"""Method name of a policy that was not trained: the base model itself."""
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    model: str
+    train_set: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`{model}--{train_set}--{method}--s{seed}`."""
+        return f"{self.model}--{self.train_set}--{self.method}--s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Something that answers benchmark problems: a base model or the final weights of a run."""
+
+    model: str
+    run: Run | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or `{model}--base`."""
+        return self.run.name if self.run else f"{self.model}--{BASE}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Identity columns of analysis files; a base model has no training set and no seed."""
+        if self.run:
+            return {
+                "policy": self.name,
+                "model": self.model,
+                "train_set": self.run.train_set,
+                "method": self.run.method,
+                "seed": self.run.seed,
+            }
+        return {"policy": self.name, "model": self.model, "train_set": None, "method": BASE, "seed": None}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an experiment needs, by name."""
+
+    experiment: Experiment
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name; combinations listed twice are trained once."""
+        runs = (
+            Run(*combination)
+            for group in self.experiment.runs
+            for combination in itertools.product(group.models, group.train_sets, group.methods, group.seeds)
+        )
+        return {run.name: run for run in runs}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Base models that some run starts from."""
+        return _unique(run.model for run in self.runs.values())
+
+    @cached_property
+    def policies(self) -> dict[str, Policy]:
+        """Every policy that is evaluated: the base models first, then the runs."""
+        bases = [Policy(model) for model in self.models]
+        trained = [Policy(run.model, run) for run in self.runs.values()]
+        return {policy.name: policy for policy in bases + trained}
+
+    @cached_property
+    def data_sets(self) -> list[str]:
+        """Data sets that a run, the validation or a benchmark uses."""
+        trained_on = [run.train_set for run in self.runs.values()]
+        tested_on = [benchmark.data for benchmark in self.experiment.evaluation.benchmarks.values()]
+        return _unique([*trained_on, self.experiment.validation, *tested_on])
+
+    def shown(self, item: str) -> list[Run]:
+        """The runs that a figure or table shows, in the plan's order."""
+        return [run for run in self.runs.values() if _passes(run, self._filter(item))]
+
+    def shown_policies(self, item: str) -> list[Policy]:
+        """The policies that a table shows: the runs it shows and the base models these started from."""
+        runs = self.shown(item)
+        bases = _unique(run.model for run in runs)
+        return [
+            policy
+            for policy in self.policies.values()
+            if policy.run in runs or policy.name in bases_of(bases)
+        ]
+
+    def _filter(self, item: str) -> RunFilter:
+        sections = {**self.experiment.figures, **self.experiment.tables}
+        return sections[item]
+
+    def run_config(self, name: str) -> RunConfig:
+        """The fully resolved configuration of one run: what `run.yaml` holds."""
+        run = self.runs[name]
+        method = self.experiment.methods[run.method]
+        return RunConfig(
+            run=name,
+            model=run.model,
+            train_set=run.train_set,
+            method=run.method,
+            seed=run.seed,
+            advantage=method.advantage,
+            objective=method.objective,
+            training=self.experiment.training_of(run.method),
+        )
+
+
+def bases_of(models: list[str]) -> list[str]:
+    """Names of the base policies of these models."""
+    return [Policy(model).name for model in models]
+
+
+def _passes(run: Run, chosen: RunFilter) -> bool:
+    return (
+        (chosen.models is None or run.model in chosen.models)
+        and (chosen.train_sets is None or run.train_set in chosen.train_sets)
+        and (chosen.methods is None or run.method in chosen.methods)
+    )
+
+
+def _unique(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,236 @@
+"""The numbers that the report begins with, and their comparison with the paper. All come from analysis frames."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from ..figures import fig02, fig05, fig11, published, style, table1
+
+INPUTS = ("curves", "law", "forecasts", "consumption", "dynamics_summary", "runs")
+LAST_SHARE = 0.1  # final entropies are means over this last share of the steps: a single step is noisy
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class MethodEntropy:
+    """What a method left of the entropy at the end of training, mean over seeds, nats per token.
+
+    `ratio` and `updates_ratio` (gradient steps) are to GRPO with the same model, train set and seeds; NaN and 1
+    without GRPO.
+    """
+
+    method: str
+    entropy: float
+    ratio: float
+    seeds: int
+    seeds_with_more: int
+    seeds_compared: int
+    updates_ratio: float = 1.0
+
+    @property
+    def keeps_more(self) -> bool:
+        """Whether more entropy is left than with GRPO, on average over seeds."""
+        return self.ratio > 1
+
+    @property
+    def verdict(self) -> str:
+        """One plain sentence."""
+        name, baseline = style.method_label(self.method), style.method_label(style.BASELINE)
+        if style.method_look(self.method) == style.method_look(style.BASELINE):
+            return f"{name} ends with {self.entropy:#.3g} nats per token."
+        if math.isnan(self.ratio):
+            return f"{name} ends with {self.entropy:#.3g} nats per token; there is no {baseline} run to compare."
+        if f"{self.ratio:.2g}" == "1" and self.keeps_more:
+            sentence = f"{name} keeps hardly more entropy than {baseline}"
+        elif self.keeps_more:
+            sentence = f"{name} keeps {self.ratio:.2g} times {baseline}'s entropy"
+        else:
+            sentence = f"{name} does NOT keep more entropy than {baseline}, but {self.ratio:.2g} times as much"
+        sentence += f" ({self.entropy:#.3g} nats per token)"
+        if self.updates_ratio != 1:
+            sentence += f"; it made {self.updates_ratio:.2g} times as many gradient steps"
+        if self.seeds_compared > 1:
+            sentence += f"; more in {self.seeds_with_more} of {self.seeds_compared} seeds"
+        return sentence + "."
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """GRPO of the largest model, means over its seeds; NaN where nothing was measured.
+
+    Entropies in nats per token, accuracies, shares and the law's errors as fractions, `accuracy_gain` too.
+    `positive_covariance` is the share of rollout steps whose mean token covariance is above zero.
+    """
+
+    model: str
+    seeds: int
+    entropy_start: float
+    entropy_end: float
+    entropy_lost: float
+    accuracy_start: float
+    accuracy_end: float
+    accuracy_gain: float
+    positive_covariance: float
+    a: float
+    b: float
+    ceiling: float
+    rmse: float
+    forecast_rmse: float
+    forecast_final_error: float
+    methods: tuple[MethodEntropy, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every number is there."""
+        return not any(
+            isinstance(value, float) and math.isnan(value)
+            for value in (getattr(self, field.name) for field in fields(self))
+        )
+
+
+def _ends(run: pd.DataFrame, column: str) -> tuple[float, float]:
+    """First and last measured value of one run; after a single measurement the last is not known."""
+    values = run.sort_values("step")[column].dropna()
+    first = float(values.iloc[0]) if len(values) else NAN
+    return first, float(values.iloc[-1]) if len(values) > 1 else NAN
+
+
+def _mean(values: pd.Series) -> float:
+    return float(values.mean()) if values.notna().any() else NAN
+
+
+def final_entropy(run: pd.DataFrame) -> float:
+    """Mean entropy over the last tenth of one run's steps, at least one step."""
+    values = run.sort_values("step")[style.ENTROPY].dropna()
+    return _mean(values.tail(max(1, math.ceil(LAST_SHARE * len(values)))))
+
+
+def _method_entropies(curves: pd.DataFrame) -> tuple[MethodEntropy, ...]:
+    if curves.empty:
+        return ()
+    keys = ["method", "train_set", "seed"]
+    runs = curves.groupby(keys)
+    ends, updates = runs.apply(final_entropy, include_groups=False), runs["gradient_steps"].max()
+    baseline = [method for method in curves["method"].unique() if style.method_label(method) == "GRPO"]
+    reference = ends.xs(baseline[0], level="method") if baseline else ends.iloc[:0].droplevel("method")
+    found = []
+    for method in style.method_order(curves["method"]):
+        mine = ends.xs(method, level="method")
+        pairs = pd.concat([mine, reference], axis=1, join="inner", keys=["mine", "grpo"])
+        made = [updates.xs(name, level="method").loc[pairs.index].mean() for name in (method, *baseline[:1])]
+        found.append(
+            MethodEntropy(
+                method=method,
+                entropy=_mean(mine),
+                ratio=_mean(pairs["mine"]) / _mean(pairs["grpo"]) if len(pairs) else NAN,
+                seeds=len(mine),
+                seeds_with_more=int((pairs["mine"] > pairs["grpo"]).sum()),
+                seeds_compared=len(pairs),
+                updates_ratio=float(made[0] / made[1]) if len(pairs) else 1.0,
+            )
+        )
+    return tuple(found)
+
+
+def headlines(frames: style.Frames) -> Headlines:
+    """The headline numbers; `frames` holds the analysis frames named in `INPUTS`."""
+    curves = frames["curves"]
+    baseline = style.largest_model(style.of_method(curves), frames["runs"])
+    if baseline.empty:  # without GRPO there is still something to say about the other methods
+        here = style.largest_model(curves, frames["runs"])
+    else:
+        here = curves[curves["model"] == baseline["model"].iloc[0]]
+    runs = [run for _, run in baseline.groupby("run")]
+    entropy = np.array([_ends(run, style.ENTROPY) for run in runs] or [(NAN, NAN)])
+    accuracy = np.array([_ends(run, style.ACCURACY) for run in runs] or [(NAN, NAN)])
+    covariance = baseline["covariance/mean"].dropna() if "covariance/mean" in baseline else pd.Series(dtype=float)
+    law = frames["law"][frames["law"]["run"].isin(baseline["run"])]
+    forecasts = frames["forecasts"]
+    forecasts = forecasts[forecasts["run"].isin(baseline["run"])]
+    forecasts = forecasts[np.isclose(forecasts["fraction"].astype(float), fig05.FRACTION, rtol=0, atol=1e-6)]
+    (h_start, h_end), (r_start, r_end) = entropy.mean(axis=0), accuracy.mean(axis=0)
+    return Headlines(
+        model=str(here["model"].iloc[0]) if len(here) else "",
+        seeds=len(runs),
+        entropy_start=float(h_start),
+        entropy_end=float(h_end),
+        entropy_lost=float(1 - h_end / h_start),
+        accuracy_start=float(r_start),
+        accuracy_end=float(r_end),
+        accuracy_gain=float(r_end - r_start),
+        positive_covariance=_mean(covariance > 0) if len(covariance) else NAN,
+        **{name: _mean(law[name]) for name in ("a", "b", "ceiling", "rmse")},
+        forecast_rmse=_mean(forecasts["rmse"]),
+        forecast_final_error=_mean(forecasts["final_error"].abs()),
+        methods=_method_entropies(here),
+    )
+
+
+COMPARISON = ["quantity", "unit", "paper", "ours", "difference"]
+
+
+def comparison(frames: style.Frames) -> pd.DataFrame:
+    """Quantities that both have: quantity, unit, paper, ours, difference (ours minus paper; NaN: not measured).
+
+    Shares are in percent, errors in accuracy points. The paper's side is printed in it, or read off its figures.
+    """
+    table = pd.DataFrame([*_consumption(frames), *_entropies(frames), *_law(frames), *_covariances(frames)])
+    table.columns = COMPARISON[:4]
+    table["difference"] = table["ours"] - table["paper"]
+    return table
+
+
+Row = tuple[str, str, float, float]
+
+
+def _consumption(frames: style.Frames) -> Iterator[Row]:
+    drawn = fig02.data(frames)
+    for (fraction, series), paper in fig02.PAPER.items():
+        bars = style.by(drawn, series=series, source="ours", mark="bar")
+        bars = bars[np.isclose(bars["x"].astype(float), fraction)]
+        ours = float(bars["y"].iloc[0]) if len(bars) else NAN
+        yield f"{series.capitalize()} after {fig02.FRACTIONS[fraction]}", "%", paper, ours
+
+
+def _entropies(frames: style.Frames) -> Iterator[Row]:
+    paper = published.load(f"fig11_{fig11.PAPER_MODEL}")
+    paper = paper[paper["quantity"] == "entropy"].rename(columns={"value": style.ENTROPY})
+    ends = {series.lower(): final_entropy(curve) for series, curve in paper.groupby("series")}
+    ours = {entry.method.lower().replace("_", "-"): entry.ratio for entry in headlines(frames).methods}
+    for method in fig11.METHODS[1:]:
+        name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training"
+        yield name, "times", ends[method] / ends[style.BASELINE], ours.get(method, NAN)
+
+
+def _law(frames: style.Frames) -> Iterator[Row]:
+    found = headlines(frames)
+    # Printed in Section 2 of the paper: means over the Qwen2.5 models on math.
+    yield "Forecast from the first 15 %: error over the rest", "points", 0.9, 100 * found.forecast_rmse
+    yield "Forecast from the first 15 %: error at the end", "points", 0.5, 100 * found.forecast_final_error
+
+
+def _covariances(frames: style.Frames) -> Iterator[Row]:
+    left = published.load("fig08_left").pivot(index="step", columns="quantity", values="value").dropna()
+    summary = frames["dynamics_summary"].merge(frames["runs"][["run", "updates_per_rollout"]], on="run")
+    on_policy = summary[summary["updates_per_rollout"] == 1]
+    yield (
+        "Steps with positive covariance (smoothed curve in the paper)",
+        "%",
+        100 * float((left["covariance"] > 0).mean()),
+        100 * headlines(frames).positive_covariance,
+    )
+    yield (
+        "Correlation of covariance and entropy loss, on-policy (Pearson; smoothed in the paper)",
+        "",
+        float(left.corr().iloc[0, 1]),
+        _mean(on_policy["pearson"]),
+    )
+    top = table1.table(frames)
+    models = [name for name in top.columns if name not in ("top_fraction", table1.PAPER)]
+    for _, row in top.dropna(subset=[table1.PAPER]).iterrows():
+        share = "all tokens" if row["top_fraction"] == 1 else f"top {100 * row['top_fraction']:g} % of tokens"
+        ours = float(row[models[-1]]) if models else NAN
+        yield f"Mean covariance at the first step, {share}", "", float(row[table1.PAPER]), ours

@@ -1,0 +1,1 @@
+"""Graders: from a response to an outcome."""

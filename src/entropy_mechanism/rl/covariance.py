@@ -1,0 +1,58 @@
+"""Covariance of log-probability and advantage: per token (Eq. 10) and per response (Eq. 8-9)."""
+
+import torch
+
+TOP_FRACTIONS = (0.0002, 0.002, 0.02, 0.2, 0.5)
+"""Table 1's fractions of tokens, highest covariance first."""
+QUANTILES = (0.5, 0.9, 0.99, 0.999)
+
+
+def token_covariance(logprob_N: torch.Tensor, advantage_N: torch.Tensor) -> torch.Tensor:
+    """(log pi - mean log pi)(A - mean A) per token, means over all N tokens given: Eq. 10 of arXiv 2505.22617.
+
+    Detached, float64 [N]: the mean over tokens is the sample covariance, and its sign must not be rounding.
+    """
+    logprob = logprob_N.detach().double()
+    advantage = advantage_N.detach().double()
+    return (logprob - logprob.mean()) * (advantage - advantage.mean())
+
+
+def token_metrics(covariance_N: torch.Tensor) -> dict[str, float]:
+    """Mean, spread, quantiles and Table 1's means of the top fractions (at least one token each)."""
+    ordered = covariance_N.sort(descending=True).values
+    metrics = {
+        "covariance/mean": ordered.mean(),
+        "covariance/std": ordered.std(correction=0),
+        "covariance/max": ordered[0],
+        "covariance/positive_share": (ordered > 0).double().mean(),
+    }
+    for fraction in TOP_FRACTIONS:
+        count = max(1, round(fraction * len(ordered)))
+        metrics[f"covariance/top_{fraction}"] = ordered[:count].mean()
+    for quantile in QUANTILES:
+        metrics[f"covariance/quantile_{quantile}"] = ordered.quantile(quantile)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def response_covariance(mean_logprob_PG: torch.Tensor, advantage_PG: torch.Tensor) -> torch.Tensor:
+    """Covariance over the responses of each prompt of (log pi(y|x), pi(y|x) A(y)), Eq. 8-9; shape [P].
+
+    log pi(y|x) is the mean over the response's tokens, as the paper normalises it, and pi(y|x) its exponential
+    (the product over tokens would underflow). The responses are samples of pi, so the expectation is their
+    plain mean (divisor G).
+    """
+    logprob = mean_logprob_PG.detach().double()
+    weighted = logprob.exp() * advantage_PG.detach().double()
+    return ((logprob - logprob.mean(1, keepdim=True)) * (weighted - weighted.mean(1, keepdim=True))).mean(1)
+
+
+def response_metrics(covariance_P: torch.Tensor, right_P: torch.Tensor, group_size: int) -> dict[str, float]:
+    """Mean over prompts, and over the prompts of each group accuracy k/G.
+
+    `right_P` counts the right responses of each prompt. Accuracies without a prompt are left out.
+    """
+    metrics = {"covariance/response": float(covariance_P.mean())}
+    for right in sorted(set(right_P.tolist())):
+        chosen = covariance_P[right_P == right]
+        metrics[f"covariance/response_accuracy_{right / group_size:g}"] = float(chosen.mean())
+    return metrics

@@ -1,0 +1,271 @@
+"""The training loop: sample, grade, filter and refill, measure, update, validate, checkpoint.
+
+Row `step` of the metrics describes policy version `step`: its validation accuracy, entropy and covariance, and
+the update that turns it into version `step + 1`. The last version is measured but not updated.
+"""
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from entropy_mechanism.config import RunConfig, Selection
+from entropy_mechanism.rl import checkpoint, covariance
+from entropy_mechanism.rl.advantages import ESTIMATORS
+from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
+from entropy_mechanism.rl.collect import Collected, Collector, DataOrder, Grader, Question
+from entropy_mechanism.rl.logprobs import TokenStatistics, measure
+from entropy_mechanism.rl.update import MiniBatch, mean_metrics, select, update
+from entropy_mechanism.rollouts.engine import Engine, Sampling, sample_seed
+
+PARITY_TOLERANCE = 1e-3
+"""Largest allowed |log-probability difference| in nats between rollout engine and trainer, in float32."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop; everything up to the last finished step is in a checkpoint."""
+
+
+class ParityError(Exception):
+    """The rollout engine and the trainer disagree about the policy."""
+
+
+@dataclass
+class State:
+    """What a run needs beside weights and optimiser to go on."""
+
+    step: int = 0
+    cursor: int = 0
+    gradient_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the loop talks to the outside."""
+
+    row: Callable[[dict[str, float | None]], None]
+    """Takes the finished row of a step."""
+    stop: Callable[[], bool]
+    """Asked after every step."""
+    warn: Callable[[str], None]
+    """Takes a message for a person."""
+
+
+class Trainer:
+    """A policy, its optimiser and its place in the run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: PreTrainedModel,
+        engine: Engine,
+        grader: Grader,
+        questions: Sequence[Question],
+        validation: Sequence[Question],
+        stop_ids: tuple[int, ...],
+        checkpoints: Path,
+        hooks: Hooks,
+    ) -> None:
+        """Set up a run; `train` continues from the newest sound checkpoint in `checkpoints` if there is one."""
+        training = config.training
+        self.config, self.model, self.engine, self.grader = config, model, engine, grader
+        self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self.state = State()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.greedy = Sampling(0.0, training.max_response, stop_ids)
+        self.collector = Collector(
+            questions=questions,
+            order=DataOrder(len(questions), config.seed),
+            engine=engine,
+            grader=grader,
+            sampling=Sampling(training.temperature, training.max_response, stop_ids),
+            training=training,
+            seed=config.seed,
+            timer=self.timed,
+        )
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds spent inside to `phase`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start
+
+    def resume(self) -> int:
+        """Take over the newest sound checkpoint, if any; returns the step to go on with."""
+        saved = checkpoint.load_latest(self.checkpoints, self.hooks.warn)
+        if saved:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.state = State(**saved["state"])
+        return self.state.step
+
+    def train(self) -> None:
+        """Run to the end. Raises `Stopped` after a checkpoint when asked to stop."""
+        last = self.config.training.steps
+        while self.state.step < last:
+            self.step()
+            self.state.step += 1
+            stop = self.hooks.stop()
+            if stop or self.state.step % self.config.training.checkpoint_every == 0:
+                self.save()
+            if stop:
+                raise Stopped(f"stopped after step {self.state.step} of {last}")
+        self.step(measure_only=True)
+
+    def save(self) -> None:
+        """Write a checkpoint of the current state."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": asdict(self.state),
+        }
+        with self.timed("checkpoint"):
+            checkpoint.save(self.checkpoints, self.state.step, state)
+
+    def step(self, measure_only: bool = False) -> None:
+        """Measure policy version `state.step` and, unless it is the last, update it."""
+        training = self.config.training
+        start = time.perf_counter()
+        row: dict[str, float | None] = {"step": self.state.step, "gradient_steps": self.state.gradient_steps}
+        row["validation/accuracy"] = None
+        if self.state.step % training.validate_every == 0 or measure_only:
+            with self.timed("validate"):
+                row["validation/accuracy"] = self.validate()
+        collected = self.collector.collect(self.state.step, self.state.cursor)
+        row |= collected.metrics
+        with self.timed("logprob"):
+            first, kept = self.measure(collected)
+        row |= entropy_metrics("before_filter", first, _sequences(collected.first))
+        if len(collected.kept.rewards_PG):
+            advantages_PG = ESTIMATORS[self.config.advantage.estimator](
+                collected.kept.rewards_PG, self.config.advantage
+            )
+            row |= self.describe(collected.kept, kept, advantages_PG)
+            if not measure_only:
+                with self.timed("update"):
+                    row |= self.update(collected.kept, kept.logprob_N, advantages_PG)
+                self.engine.load_weights(self.model.state_dict())
+        self.state.cursor = collected.cursor
+        for phase in ("sample", "grade", "logprob", "update", "validate", "checkpoint"):
+            row[f"time/{phase}"] = self.seconds.pop(phase, 0.0)
+        row["time/step"] = time.perf_counter() - start
+        row["throughput/tokens_per_second"] = row.pop("rollout/tokens") / row["time/step"]
+        self.hooks.row(row)
+
+    def measure(self, collected: Collected) -> tuple[TokenStatistics, TokenStatistics]:
+        """Statistics of the first generation batch and of the kept groups, each response read once."""
+        first = self.statistics(collected.first)
+        reused = len(collected.kept_in_first)
+        later = collected.kept.groups(range(reused, len(collected.kept.rewards_PG)))
+        size = collected.first.group_size
+        rows = {row for group in collected.kept_in_first for row in range(group * size, (group + 1) * size)}
+        sequence_N = _sequences(collected.first).sequence_N
+        chosen = torch.isin(sequence_N, torch.tensor(sorted(rows), dtype=torch.long))
+        parts = [TokenStatistics(first.logprob_N[chosen], first.entropy_N[chosen])]
+        if later.prompts:
+            parts.append(self.statistics(later))
+        kept = TokenStatistics(
+            torch.cat([part.logprob_N for part in parts]), torch.cat([part.entropy_N for part in parts])
+        )
+        self.check_parity(collected.kept, kept)
+        return first, kept
+
+    def statistics(self, rollout: Rollout) -> TokenStatistics:
+        """Log-probabilities under the current policy and exact entropies, no gradient."""
+        training = self.config.training
+        return measure(
+            self.model,
+            _sequences(rollout),
+            training.temperature,
+            training.logprob_chunk,
+            training.micro_batch_tokens,
+        )
+
+    def check_parity(self, rollout: Rollout, statistics: TokenStatistics) -> None:
+        """Stop when the engine sampled from another policy than the trainer holds."""
+        if self.config.training.dtype != "float32" or not rollout.responses:
+            return
+        engine = torch.tensor([value for values in rollout.engine_logprobs for value in values])
+        difference = (engine - statistics.logprob_N).abs().max().item()
+        if not difference <= PARITY_TOLERANCE:
+            raise ParityError(
+                f"step {self.state.step}: log-probabilities of rollout engine and trainer differ by up to "
+                f"{difference:.2e} nats (allowed: {PARITY_TOLERANCE:.0e}); the engine does not hold the "
+                "trainer's weights"
+            )
+
+    def describe(
+        self, rollout: Rollout, statistics: TokenStatistics, advantages_PG: torch.Tensor
+    ) -> dict[str, float]:
+        """Entropy after the filter and covariances of the batch that is trained on."""
+        sequences = _sequences(rollout)
+        advantage_N = advantages_PG.flatten()[sequences.sequence_N]
+        mean_logprob_B = sequence_means(statistics.logprob_N.double(), sequences.sequence_N, len(sequences))
+        response = covariance.response_covariance(
+            mean_logprob_B.view_as(advantages_PG).nan_to_num(), advantages_PG
+        )
+        right_P = (rollout.rewards_PG > 0.5).sum(1)
+        return (
+            entropy_metrics("after_filter", statistics, sequences)
+            | covariance.token_metrics(covariance.token_covariance(statistics.logprob_N, advantage_N))
+            | covariance.response_metrics(response, right_P, rollout.group_size)
+        )
+
+    def update(
+        self, rollout: Rollout, old_logprob_N: torch.Tensor, advantages_PG: torch.Tensor
+    ) -> dict[str, float]:
+        """The optimiser updates of this step; prompts are shared out evenly among them."""
+        settings, step = self.config.objective, self.state.step
+        sequences = _sequences(rollout)
+        batch = MiniBatch(sequences, old_logprob_N, advantages_PG.flatten()[sequences.sequence_N])
+        chosen_N = None
+        if isinstance(settings, Selection) and settings.scope == "rollout":
+            generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))
+            chosen_N = select(old_logprob_N, old_logprob_N, batch.advantage_N, settings, generator)
+        self.model.train()
+        metrics, start = [], 0
+        groups = torch.tensor_split(torch.arange(len(advantages_PG)), self.config.training.updates)
+        for index, part in enumerate(part for part in groups if len(part)):
+            size = rollout.group_size
+            mini = batch.rows(slice(int(part[0]) * size, (int(part[-1]) + 1) * size))
+            stop = start + len(mini.old_logprob_N)
+            chosen = None if chosen_N is None else chosen_N[start:stop]
+            seed = (self.config.seed, step, index)
+            metrics.append(update(self.model, self.optimizer, mini, self.config, seed, chosen))
+            self.state.gradient_steps += 1
+            start = stop
+        self.model.eval()
+        return mean_metrics(metrics)
+
+    def validate(self) -> float:
+        """Share of the validation problems that the policy answers right, decoding greedily."""
+        groups = self.engine.generate(
+            [question.prompt_ids for question in self.validation], self.greedy, [[0]] * len(self.validation)
+        )
+        outcomes = self.grader(
+            [group[0] for group in groups], [question.answer for question in self.validation]
+        )
+        return sum(outcome == "correct" for outcome in outcomes) / len(outcomes)
+
+
+def entropy_metrics(when: str, statistics: TokenStatistics, sequences: Sequences) -> dict[str, float]:
+    """Eq. 5: tokens averaged per response, then responses (sequence_mean); and over all tokens (token_mean)."""
+    entropy = statistics.entropy_N.double()
+    per_sequence = sequence_means(entropy, sequences.sequence_N, len(sequences))
+    return {
+        f"entropy/sequence_mean/{when}": float(per_sequence.nanmean()),
+        f"entropy/token_mean/{when}": float(entropy.mean()),
+    }
+
+
+def _sequences(rollout: Rollout) -> Sequences:
+    return Sequences(rollout.prompts, rollout.responses)

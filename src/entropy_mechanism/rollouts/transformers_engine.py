@@ -1,0 +1,140 @@
+"""Generation with transformers: the engine for CPU, and the reference for others."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from entropy_mechanism.rollouts.engine import Completion, Sampling
+
+
+class TransformersEngine:
+    """Samples from a transformers model, in-process.
+
+    A prompt is read once for all its responses, and finished responses leave the batch. Every response has its
+    own stream of uniform numbers, so the draw depends on its seed alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, max_rows: int = 2048) -> None:
+        """Generate with `model` as it is at each call: a trainer may hand over the very model it updates.
+
+        `vocabulary` is the tokenizer's size; heads are often padded beyond it, and those ids are never drawn.
+        `max_rows` bounds the responses generated at once.
+        """
+        self.model = model
+        self.vocabulary = vocabulary
+        self.max_rows = max_rows
+
+    def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Copy weights into the engine's model."""
+        self.model.load_state_dict(state_dict)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[Sequence[int]]
+    ) -> list[list[Completion]]:
+        """See `Engine.generate`. Raises ValueError for an empty prompt."""
+        if not all(prompts):
+            raise ValueError("a prompt without tokens cannot be continued")
+        was_training = self.model.training
+        self.model.eval()
+        samples = max((len(row) for row in seeds), default=1)
+        step = max(1, self.max_rows // max(1, samples))
+        completions = []
+        for start in range(0, len(prompts), step):
+            part = slice(start, start + step)
+            completions += self._generate(list(prompts[part]), sampling, [list(row) for row in seeds[part]])
+        self.model.train(was_training)
+        return completions
+
+    def _generate(
+        self, prompts: list[list[int]], sampling: Sampling, seeds: list[list[int]]
+    ) -> list[list[Completion]]:
+        repeats = torch.tensor([len(row) for row in seeds])
+        flat_seeds = [seed for row in seeds for seed in row]
+        device = next(self.model.parameters()).device
+        uniform_BT = _uniforms(flat_seeds, sampling.max_tokens).to(device)
+        mask, position, logits, cache = self._read_prompts(prompts, repeats, device)
+        stop = torch.tensor(sampling.stop_ids, device=device)
+        rows = torch.arange(len(flat_seeds), device=device)  # which responses are still being written
+        tokens = [[] for _ in flat_seeds]
+        logprobs = [[] for _ in flat_seeds]
+        stopped = [False] * len(flat_seeds)
+        for t in range(sampling.max_tokens):
+            token, logprob = self._draw(logits, sampling.temperature, uniform_BT[rows, t])
+            ended = torch.isin(token, stop)
+            for row, value, log_value, end in zip(
+                rows.tolist(), token.tolist(), logprob.tolist(), ended.tolist(), strict=True
+            ):
+                tokens[row].append(value)
+                logprobs[row].append(log_value)
+                stopped[row] = end
+            if ended.all() or t + 1 == sampling.max_tokens:
+                break
+            if ended.any():
+                keep = (~ended).nonzero().squeeze(-1)
+                cache.batch_select_indices(keep)
+                rows, token, mask, position = rows[keep], token[keep], mask[keep], position[keep]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            position = position + 1
+            logits = self.model(
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=position[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+        completions = iter(
+            Completion(ids, values, "stop" if end else "length")
+            for ids, values, end in zip(tokens, logprobs, stopped, strict=True)
+        )
+        return [[next(completions) for _ in row] for row in seeds]
+
+    def _read_prompts(
+        self, prompts: list[list[int]], repeats: torch.Tensor, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DynamicCache]:
+        """Attention mask, last position, next-token logits and cache of every response to be written."""
+        length = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), length, dtype=torch.long)
+        mask = torch.zeros(len(prompts), length, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt)
+            mask[row, length - len(prompt) :] = 1
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=position.to(device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        source = torch.repeat_interleave(torch.arange(len(prompts)), repeats).to(device)
+        cache.batch_select_indices(source)
+        return mask.to(device)[source], position[:, -1].to(device)[source], logits[source], cache
+
+    def _draw(
+        self, logits: torch.Tensor, temperature: float, uniform: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One token per row by inverting the cumulative distribution, and its log-probability."""
+        logits = logits[:, : self.vocabulary].float()
+        logprob = (logits / temperature if temperature else logits).log_softmax(-1)
+        if temperature:
+            cumulative = logprob.exp().cumsum(-1)
+            # Scaled by the last entry, which rounding leaves a little off 1, so that no draw falls beyond it.
+            point = uniform[:, None] * cumulative[:, -1:]
+            token = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+            token = token.clamp(max=self.vocabulary - 1)
+        else:
+            token = logprob.argmax(-1)
+        return token, logprob.gather(-1, token[:, None]).squeeze(-1)
+
+
+def _uniforms(seeds: list[int], length: int) -> torch.Tensor:
+    """Uniform numbers in [0, 1), one row of `length` per seed, float32."""
+    generator = torch.Generator()
+    rows = torch.empty(len(seeds), length)
+    for row, seed in enumerate(seeds):
+        rows[row].uniform_(generator=generator.manual_seed(seed))
+    return rows

@@ -1,0 +1,1 @@
+"""One module per subcommand: read inputs, call the science, write outputs, inside a tracked stage."""

@@ -1,0 +1,62 @@
+"""Metrics of a run -> its analysis files."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.analysis.consumption import consumption
+from entropy_mechanism.analysis.dynamics import dynamics, summarise_dynamics
+from entropy_mechanism.analysis.forecasting import forecast_runs
+from entropy_mechanism.analysis.law import fit_runs
+from entropy_mechanism.config import load_experiment, read_run_config
+from entropy_mechanism.models import manifest
+
+
+def collect_curves(config: Path, metrics: Path, source: Path, runs: Path, curves: Path, results: Path) -> None:
+    """A run's identity in one row, and its metrics with that identity on every row."""
+    run = read_run_config(config)
+    with tracking.stage(
+        "collect_curves", run.run, results=results, inputs=[config, metrics, source], outputs=[runs, curves]
+    ):
+        facts = manifest.read(source).facts
+        names = ("steps", "gradient_steps", "parameters", "non_embedding_parameters", "seconds")
+        files.write_parquet(runs, pd.DataFrame([run.identity | {name: facts[name] for name in names}]))
+        frame = pd.read_parquet(metrics)
+        for position, (name, value) in enumerate(run.identity.items()):
+            frame.insert(position, name, value)
+        files.write_parquet(curves, frame)
+
+
+def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], results: Path) -> None:
+    """The law of one run and its forecasts: law, forecasts and forecast_points, in this order."""
+    settings = load_experiment(experiment).analysis
+    params = settings.model_dump(mode="json")
+    with tracking.stage(
+        "fit_law", run, results=results, params=params, inputs=[curves], outputs=outputs
+    ) as record:
+        frame = pd.read_parquet(curves)
+        law = fit_runs(frame, settings.seed, settings.resamples, settings.entropy)
+        forecasts, points = forecast_runs(frame, settings.forecast_fractions, settings.entropy)
+        for path, table in zip(outputs, (law, forecasts, points), strict=True):
+            files.write_parquet(path, table)
+        fitted = law.iloc[0]
+        record.metrics({name: float(fitted[name]) for name in ("a", "b", "ceiling", "rmse", "r2", "points")})
+        print(f"{run}: R = -{fitted['a']:.3f} exp(H) + {fitted['b']:.3f}, rmse {fitted['rmse']:.4f}")
+
+
+def entropy_dynamics(experiment: Path, run: str, curves: Path, outputs: list[Path], results: Path) -> None:
+    """How one run spends its entropy: consumption, dynamics and dynamics_summary, in this order."""
+    settings = load_experiment(experiment).analysis
+    params = settings.model_dump(mode="json")
+    with tracking.stage(
+        "entropy_dynamics", run, results=results, params=params, inputs=[curves], outputs=outputs
+    ) as record:
+        frame = pd.read_parquet(curves)
+        series = dynamics(frame, settings.smoothing)
+        summary = summarise_dynamics(series)
+        tables = (consumption(frame, entropy_column=settings.entropy), series, summary)
+        for path, table in zip(outputs, tables, strict=True):
+            files.write_parquet(path, table)
+        for name in ("positive_share", "pearson", "spearman", "slope_through_origin"):
+            record.metric(name, float(summary[name].iloc[0]))

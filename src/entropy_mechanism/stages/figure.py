@@ -1,0 +1,54 @@
+"""Analysis files -> one figure or table, its data, its caption and the runs it shows."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.figures import registry, style
+
+
+def figure(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
+    """Draw a figure: pdf, png, csv (what is drawn) and json (title, caption, runs), in this order."""
+    paths = [Path(path) for path in outputs]
+    with tracking.stage("figure", name, results=results, inputs=frames, outputs=paths):
+        module = registry.load(name)
+        tables = read_frames(frames)
+        drawn = module.draw(tables)
+        pdf, png, csv, description = paths
+        style.save(drawn, pdf)
+        style.save(drawn, png)
+        files.write_text(csv, module.data(tables).to_csv(index=False))
+        files.write_json(description, _describe(name, module, tables, frames))
+
+
+def table(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
+    """Write a table: csv, md and json (title, caption, runs), in this order."""
+    paths = [Path(path) for path in outputs]
+    with tracking.stage("table", name, results=results, inputs=frames, outputs=paths):
+        module = registry.load(name)
+        tables = read_frames(frames)
+        content = module.table(tables)
+        csv, markdown, description = paths
+        files.write_text(csv, content.to_csv(index=False))
+        files.write_text(markdown, module.markdown(content))
+        files.write_json(description, _describe(name, module, tables, frames))
+
+
+def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
+    """Parquet files of one kind, told by their stem, one below the other; kinds in order of appearance."""
+    kinds: dict[str, list[pd.DataFrame]] = {}
+    for path in paths:
+        kinds.setdefault(Path(path).stem, []).append(pd.read_parquet(path))
+    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
+
+
+def _describe(name: str, module: object, tables: dict[str, pd.DataFrame], frames: list[str]) -> dict:
+    """What a reader of the figure needs to know; the digests tell whether it is older than its inputs."""
+    return {
+        "name": name,
+        "title": module.TITLE,
+        "caption": module.CAPTION,
+        "runs": sorted(tables["runs"]["run"]) if "runs" in tables else [],
+        "inputs": {Path(path).as_posix(): files.sha256(path) for path in frames},
+    }

@@ -1,0 +1,50 @@
+"""Responses -> grades, and grades -> scores. Neither needs the model."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.config import load_experiment
+from entropy_mechanism.data.problems import from_frame
+from entropy_mechanism.evaluation.metrics import scores
+from entropy_mechanism.plan import Plan
+from entropy_mechanism.rewards.boxed import last_boxed
+from entropy_mechanism.rewards.math import Outcome, grade
+
+
+def grade_samples(samples: Path, problems: Path, key: str, output: Path, results: Path) -> None:
+    """Grade every response of a samples file against its problem's answer."""
+    with tracking.stage("grade", key, results=results, inputs=[samples, problems], outputs=[output]) as record:
+        answers = {p.id: p.answer for p in from_frame(pd.read_parquet(problems), str(problems))}
+        frame = pd.read_parquet(samples)
+        unknown = set(frame["problem_id"]) - set(answers)
+        if unknown:
+            raise ValueError(f"{samples} answers problems that {problems} does not hold, e.g. {min(unknown)}")
+        pairs = zip(frame["response"], frame["problem_id"].map(answers), strict=True)
+        outcomes = [grade(response, answer) for response, answer in pairs]
+        grades = frame[["problem_id", "decoding", "sample"]].copy()
+        grades["answer"] = [last_boxed(response) for response in frame["response"]]
+        grades["outcome"] = [outcome.value for outcome in outcomes]
+        grades["correct"] = [outcome is Outcome.CORRECT for outcome in outcomes]
+        files.write_parquet(output, grades)
+        shares = grades["outcome"].value_counts(normalize=True)
+        record.metrics({f"outcome/{name}": float(share) for name, share in shares.items()})
+        print(f"{key}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+
+
+def score(experiment: Path, policy: str, grades: list[str], output: Path, results: Path) -> None:
+    """Score one policy from its grades, given as `benchmark=file`."""
+    settings = load_experiment(experiment)
+    paths = {name: Path(path) for name, path in (text.split("=", 1) for text in grades)}
+    protocols = {name: settings.evaluation.benchmarks[name].protocols for name in paths}
+    with tracking.stage("score", policy, results=results, inputs=paths.values(), outputs=[output]) as record:
+        frames = {name: pd.read_parquet(path) for name, path in paths.items()}
+        frame = scores(frames, protocols, settings.analysis.seed, settings.analysis.resamples)
+        identity = Plan(settings).policies[policy].identity
+        for position, (name, value) in enumerate(identity.items()):
+            frame.insert(position, name, value)
+        frame = frame.astype({"seed": "Int64", "train_set": "str"})
+        files.write_parquet(output, frame)
+        record.metrics({f"{row.benchmark}/{row.protocol}": row.score for row in frame.itertuples()})
+        print(frame[["benchmark", "protocol", "score", "low", "high"]].to_string(index=False))

@@ -1,0 +1,21 @@
+"""Data set settings -> problems as parquet, and a statistics file."""
+
+from pathlib import Path
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.config import load_experiment
+from entropy_mechanism.data.arithmetic import generate
+from entropy_mechanism.data.problems import to_frame
+
+
+def prepare(experiment: Path, data: str, output: Path, statistics: Path, results: Path) -> None:
+    """Make one data set of an experiment."""
+    settings = load_experiment(experiment).data[data]
+    params = settings.model_dump(mode="json")
+    with tracking.stage("prepare", data, results=results, params=params, outputs=[output, statistics]) as record:
+        frame = to_frame(generate(settings, source=data))
+        files.write_parquet(output, frame)
+        summary = {"data": data, "kept": len(frame), "dropped": {}, "sha256": files.sha256(output), **params}
+        files.write_json(statistics, summary)
+        record.metric("problems", len(frame))
+        print(f"{data}: {len(frame)} problems, for example {frame['problem'].iloc[0]}")

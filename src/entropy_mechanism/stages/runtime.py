@@ -1,0 +1,66 @@
+"""What the stages that compute with torch share."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from entropy_mechanism.data.problems import from_frame
+from entropy_mechanism.rewards.math import Outcome, grade
+from entropy_mechanism.rl.collect import Question
+from entropy_mechanism.rollouts.engine import Completion
+
+
+def use_one_thread() -> None:
+    """Compute on one thread: the same bits on any machine of one kind, and no waiting on busy cores."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+def questions(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """The problems of a file as chat prompts; their text never reaches the policy in any other way."""
+    problems = from_frame(pd.read_parquet(path), str(path))
+    prompts = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": problem.problem}] for problem in problems],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=False,
+    )
+    return [Question(list(ids), problem.answer) for ids, problem in zip(prompts, problems, strict=True)]
+
+
+def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
+    """The text of a response up to the token that stopped it."""
+    ids = completion.token_ids
+    return tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
+
+
+def grader(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Completion], list[str]], list[Outcome]]:
+    """Grades completions by their text."""
+
+    def grade_all(completions: list[Completion], answers: list[str]) -> list[Outcome]:
+        pairs = zip(completions, answers, strict=True)
+        return [grade(response_text(tokenizer, completion), answer) for completion, answer in pairs]
+
+    return grade_all
+
+
+class StopRequest:
+    """Turns SIGTERM and Ctrl-C into a question that a loop asks when it can stop cleanly."""
+
+    def __init__(self) -> None:
+        """Take the two signals over; a second one of either kind acts at once."""
+        self.requested = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self.requested

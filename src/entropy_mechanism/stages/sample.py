@@ -1,0 +1,113 @@
+"""A policy and the benchmarks -> responses.
+
+One job answers all benchmarks, since reading a large policy is slow. What it has finished is kept in the store by
+fingerprint, so a job that was cut short, or got one more benchmark, does only what is new.
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.config import Benchmark, Evaluation, load_experiment
+from entropy_mechanism.data.problems import from_frame
+from entropy_mechanism.models import manifest
+from entropy_mechanism.models.load import load_policy, load_tokenizer
+from entropy_mechanism.rollouts.engine import Completion, Sampling, sample_seed
+from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+from entropy_mechanism.stages.runtime import questions, response_text, use_one_thread
+
+SAMPLING_VERSION = 1
+"""Raised by hand whenever a change of code changes the responses."""
+
+
+def sample(
+    experiment: Path, policy: Path, problems: list[str], outputs: list[str], key: str, store: Path, results: Path
+) -> None:
+    """Answer benchmarks; `problems` and `outputs` name one file for each benchmark as `benchmark=file`."""
+    use_one_thread()
+    evaluation = load_experiment(experiment).evaluation
+    sources, targets = _by_benchmark(problems), _by_benchmark(outputs)
+    with tracking.stage(
+        "sample",
+        key,
+        results=results,
+        params=evaluation.model_dump(mode="json"),
+        inputs=[policy, *sources.values()],
+        outputs=targets.values(),
+    ) as record:
+        responder = _Responder(policy, evaluation)
+        for name, target in targets.items():
+            cached = store / "samples" / f"{responder.fingerprint(name, sources[name])}.parquet"
+            if not cached.is_file():
+                files.write_parquet(cached, responder.answer(name, sources[name]))
+            with files.replacing(target) as temporary:
+                shutil.copyfile(cached, temporary)
+            frame = pd.read_parquet(target)
+            record.metrics({f"{name}/responses": len(frame), f"{name}/mean_tokens": frame["tokens"].mean()})
+            print(f"{key}: {name}: {len(frame)} responses, {frame['tokens'].mean():.1f} tokens on average")
+
+
+class _Responder:
+    """A policy with its engine, loaded when first needed."""
+
+    def __init__(self, policy: Path, evaluation: Evaluation) -> None:
+        self.source = manifest.read(policy)
+        self.source.verify()
+        self.evaluation = evaluation
+        self.tokenizer = load_tokenizer(self.source.weights)
+        self.engine: TransformersEngine | None = None
+
+    def fingerprint(self, benchmark: str, problems: Path) -> str:
+        """What determines the responses to a benchmark, in sixteen digits."""
+        return files.fingerprint(
+            {
+                "version": SAMPLING_VERSION,
+                "policy": self.source.digests,
+                "problems": files.sha256(problems),
+                "draws": self._draws(self.evaluation.benchmarks[benchmark]),
+                "max_response": self.evaluation.max_response,
+                "seed": self.evaluation.seed,
+            }
+        )
+
+    def answer(self, benchmark: str, problems: Path) -> pd.DataFrame:
+        """One row per response: once greedily, and so many times at the evaluation's temperature, as asked for."""
+        if self.engine is None:
+            self.engine = TransformersEngine(load_policy(self.source.weights, "float32"), len(self.tokenizer))
+        ids = [problem.id for problem in from_frame(pd.read_parquet(problems), str(problems))]
+        asked = [question.prompt_ids for question in questions(problems, self.tokenizer)]
+        rows = []
+        for decoding, (temperature, samples) in self._draws(self.evaluation.benchmarks[benchmark]).items():
+            sampling = Sampling(temperature, self.evaluation.max_response, (self.tokenizer.eos_token_id,))
+            seeds = [[sample_seed("evaluation", self.evaluation.seed, i, n) for n in range(samples)] for i in ids]
+            groups = self.engine.generate(asked, sampling, seeds)
+            rows += [
+                _row(problem, decoding, n, completion, response_text(self.tokenizer, completion))
+                for problem, group in zip(ids, groups, strict=True)
+                for n, completion in enumerate(group)
+            ]
+        return pd.DataFrame(rows)
+
+    def _draws(self, settings: Benchmark) -> dict[str, tuple[float, int]]:
+        """Temperature and responses per problem of each way of decoding."""
+        draws = {"greedy": (0.0, 1)} if "greedy" in settings.protocols else {}
+        if settings.samples:
+            draws["sampled"] = (self.evaluation.temperature, settings.samples)
+        return draws
+
+
+def _by_benchmark(pairs: list[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
+
+
+def _row(problem: str, decoding: str, n: int, completion: Completion, response: str) -> dict[str, object]:
+    return {
+        "problem_id": problem,
+        "decoding": decoding,
+        "sample": n,
+        "response": response,
+        "tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }
