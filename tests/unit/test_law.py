@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from entropy_mechanism.analysis.law import ENTROPY, LAW_COLUMNS, fit_law, fit_runs, law, least_squares
-from entropy_mechanism.analysis.statistics import moving_block_indices, percentile_interval
+from entropy_mechanism.statistics import moving_block_indices, percentile_interval
 
 # (entropy in nats, accuracy in percent) read off Fig. 1 right of arXiv 2505.22617: Qwen2.5, math, GRPO
 PUBLISHED_DOTS = {

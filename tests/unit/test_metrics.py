@@ -195,11 +195,21 @@ def test_scores_have_one_row_per_benchmark_and_protocol_and_two_averages():
     assert ((frame["low"] <= frame["score"]) & (frame["score"] <= frame["high"])).all()
 
 
-def test_averages_take_one_mean_protocol_per_benchmark():
+def test_the_first_mean_protocol_of_a_benchmark_enters_the_averages():
     grades = grades_of([[1], [0]])
     assert scores({"a": grades}, {"a": "pass@1"}, seed=0)["benchmark"].tolist() == ["a"]
-    with pytest.raises(ValueError, match="cannot both enter"):
-        scores({"a": grades}, {"a": ["greedy", "avg@1"]}, seed=0)
+    greedy = grades_of([[1], [1], [0], [0]]).assign(decoding="greedy")
+    sampled = grades_of([[1, 1], [1, 1], [1, 1], [0, 0]]).assign(decoding="sampled")
+    both = pd.concat([greedy, sampled])
+    for protocols, expected in ((["greedy", "avg@2"], 0.5), (["avg@2", "greedy"], 0.75)):
+        rows = scores({"a": both}, {"a": protocols}, seed=0).set_index(["benchmark", "protocol"])["score"]
+        assert rows["a", "greedy"] == 0.5
+        assert rows["a", "avg@2"] == 0.75
+        assert rows["pooled", protocols[0]] == rows["macro", protocols[0]] == expected
+
+
+def test_a_benchmark_without_a_protocol_is_refused():
+    grades = grades_of([[1], [0]])
     with pytest.raises(ValueError, match="a: no protocol given"):
         scores({"a": grades}, {"b": "greedy"}, seed=0)
 

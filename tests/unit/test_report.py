@@ -213,6 +213,10 @@ def test_page_says_what_was_run_and_how_to_repeat_it(report):
     assert 'href="../mlflow/id0"' in linked
 
 
+def test_text_is_never_markup(report):
+    assert "<i>x</i>" not in build(replace(report, experiment="<i>x</i>", environment={"<i>x</i>": "<i>x</i>"}))
+
+
 def test_same_report_gives_same_page(report):
     assert build(report) == build(report)
 

@@ -136,6 +136,8 @@ def test_a_saved_policy_loads_equal_and_replaces_an_older_one(tmp_path):
     text = "<|im_start|>user\n7+5-3<|im_end|>\n<|im_start|>assistant\n=7+5=2-3=9\\boxed{9}<|im_end|>"
     assert tokenizer(text)["input_ids"] == TOKENIZER(text)["input_ids"]
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    without_marks = "user\n7+5-3\nassistant\n=7+5=2-3=9\\boxed{9}"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == without_marks
     assert tokenizer.chat_template == TOKENIZER.chat_template
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert tokenizer.padding_side == "left"

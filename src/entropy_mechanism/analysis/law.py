@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.analysis.statistics import generator, moving_block_indices, percentile_interval
+from entropy_mechanism.statistics import generator, moving_block_indices, percentile_interval
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.analysis.statistics import cluster_bootstrap_means, generator, percentile_interval
+from entropy_mechanism.statistics import cluster_bootstrap_means, generator, percentile_interval
 
 SCORE_COLUMNS = ["benchmark", "protocol", "problems", "samples", "score", "low", "high"]
 POOLED, MACRO, MIXED = "pooled", "macro", "mixed"
@@ -151,8 +151,10 @@ def scores(
 ) -> pd.DataFrame:
     """Score one policy: a row per benchmark and protocol, then the two averages (SCORE_COLUMNS).
 
-    `protocols` lists those of each benchmark; a single string stands for a list of one. `samples` counts all
-    graded samples of the benchmark. Benchmarks with greedy or avg@k, at most one of the two each, enter
+    `protocols` lists those of each benchmark; a single string stands for a list of one. Where grades have a
+    column `decoding`, greedy is scored on its rows `greedy` and the other protocols on its rows `sampled`.
+    `samples` counts the graded samples that a protocol uses. The first greedy or avg@k protocol of each
+    benchmark enters
 
     - `pooled`: correct samples over all samples of all benchmarks, the `average` of the paper's Table 2. A
       benchmark counts by problems x samples, so AIME and AMC with avg@32 weigh 32 times their problems;
@@ -168,22 +170,28 @@ def scores(
         if benchmark not in protocols:
             raise ValueError(f"{benchmark}: no protocol given; there are some for {', '.join(protocols)}")
         listed = [protocols[benchmark]] if isinstance(protocols[benchmark], str) else protocols[benchmark]
-        means = [name for name in listed if parse_protocol(name)[0] in ("greedy", "avg")]
-        if len(means) > 1:
-            raise ValueError(f"{benchmark}: {' and '.join(means)} cannot both enter the averages")
-        try:
-            graded = graded_samples(grades)
-            by_protocol = {protocol: problem_scores(graded, protocol) for protocol in listed}
-        except ValueError as error:
-            raise ValueError(f"{benchmark}: {error}") from error
-        for protocol, values in by_protocol.items():
+        entered = False
+        for protocol in listed:
+            try:
+                graded = graded_samples(_decoded(grades, protocol))
+                values = problem_scores(graded, protocol)
+            except ValueError as error:
+                raise ValueError(f"{benchmark}: {error}") from error
             replicates = cluster_bootstrap_means(values, resamples, generator(seed, benchmark))
             low, high = percentile_interval(replicates, level)
             size = (values.size, graded.correct_PN.size)
             rows.append((benchmark, protocol, *size, float(values.mean()), low, high))
-            if protocol in means:
+            if not entered and parse_protocol(protocol)[0] in ("greedy", "avg"):
                 entering.append((rows[-1], replicates))
+                entered = True
     return pd.DataFrame(rows + _averages(entering, level), columns=SCORE_COLUMNS)
+
+
+def _decoded(grades: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """The rows that a protocol is about."""
+    if "decoding" not in grades:
+        return grades
+    return grades[grades["decoding"] == ("greedy" if protocol == "greedy" else "sampled")]
 
 
 def _averages(entering: list[tuple[tuple, np.ndarray]], level: float) -> list[tuple]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from entropy_mechanism.tracking.records import Record
 
-POINTS_PER_BATCH = 1000  # limits of MLflow's log_batch and of its columns
-KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000
+POINTS_PER_BATCH = 1000  # one request: what is repeated at most after a crash between sending and noting
+KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # of MLflow's columns
 
 
 def batches(path: Path, start: int, started: int, ended: bool) -> Iterator[tuple[int, list[Any]]]:

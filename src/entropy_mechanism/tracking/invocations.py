@@ -72,7 +72,7 @@ def settle_invocation(value: Invocation, results: Path | str) -> Invocation:
     value = read_invocation(results, value.invocation) or value  # it may have ended properly just now
     if value.status != RUNNING:
         return value
-    return value
+    value = dataclasses.replace(value, status=KILLED, ended=now())
     with contextlib.suppress(OSError):
         _write(results, value)
     return value

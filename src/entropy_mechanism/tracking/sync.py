@@ -40,7 +40,6 @@ from entropy_mechanism.tracking.records import (
 EXPERIMENT = "entropy-mechanism"
 COPIED_SUFFIXES = (".json", ".csv", ".md", ".png", ".yaml", ".html")
 COPIED_BYTES = 2**20
-ENTRIES_PER_BATCH = 100  # limit of MLflow's log_batch for parameters and tags
 NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory or power loss"
 
 
@@ -266,14 +265,12 @@ class Sender:
     def _log_entries(self, run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        entries = [Param(*item) for item in params.items()] + [RunTag(*item) for item in tags.items()]
-        for start in range(0, len(entries), ENTRIES_PER_BATCH):
-            part = entries[start : start + ENTRIES_PER_BATCH]
-            self._client.log_batch(
-                run,
-                params=[entry for entry in part if isinstance(entry, Param)],
-                tags=[entry for entry in part if isinstance(entry, RunTag)],
-            )
+        # The client splits these into requests of 100, the most a server takes.
+        self._client.log_batch(
+            run,
+            params=[Param(*item) for item in params.items()],
+            tags=[RunTag(*item) for item in tags.items()],
+        )
 
     def _send_series(self, run: str, record: Record, file: File) -> None:
         """Send the lines after the last one noted as sent."""
