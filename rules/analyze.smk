@@ -13,9 +13,14 @@ rule collect_curves:
         curves=PATHS.analysis("curves"),
     log:
         PATHS.log("collect_curves", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    message:
+        "Collecting the curves of {wildcards.run}"
     shell:
-        "{CLI} collect-curves --config {input.config} --metrics {input.metrics} --source {input.manifest}"
-        " --runs {output.runs} --curves {output.curves} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism collect-curves"
+        " --config {input.config} --metrics {input.metrics} --source {input.manifest}"
+        " --runs {output.runs} --curves {output.curves} > {log} 2>&1"
 
 
 rule fit_law:
@@ -25,14 +30,20 @@ rule fit_law:
         PATHS.analysis("law"),
         PATHS.analysis("forecasts"),
         PATHS.analysis("forecast_points"),
-    params:
-        settings=settings(EXPERIMENT.analysis),
-        code=code("analysis"),
     log:
         PATHS.log("fit_law", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=settings(EXPERIMENT.analysis),
+        code=code("analysis"),
+    message:
+        "Fitting the law to {wildcards.run}"
     shell:
-        "{CLI} fit-law --experiment {EXPERIMENT_FILE} --run {wildcards.run} --curves {input} --outputs {output}"
-        " {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism fit-law"
+        " --experiment {params.experiment} --run {wildcards.run} --curves {input} --outputs {output}"
+        " > {log} 2>&1"
 
 
 rule entropy_dynamics:
@@ -42,11 +53,17 @@ rule entropy_dynamics:
         PATHS.analysis("consumption"),
         PATHS.analysis("dynamics"),
         PATHS.analysis("dynamics_summary"),
-    params:
-        settings=settings(EXPERIMENT.analysis),
-        code=code("analysis"),
     log:
         PATHS.log("entropy_dynamics", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=settings(EXPERIMENT.analysis),
+        code=code("analysis"),
+    message:
+        "Entropy dynamics of {wildcards.run}"
     shell:
-        "{CLI} entropy-dynamics --experiment {EXPERIMENT_FILE} --run {wildcards.run} --curves {input}"
-        " --outputs {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism entropy-dynamics"
+        " --experiment {params.experiment} --run {wildcards.run} --curves {input}"
+        " --outputs {output} > {log} 2>&1"

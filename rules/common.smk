@@ -1,16 +1,23 @@
 # Helpers of the rules; everything with logic is in the package.
-import json
 import hashlib
 import re
 import shlex
 import subprocess
 
+from entropy_mechanism.paths import RESULTS_VARIABLE
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
-# The interpreter that runs Snakemake also runs the stages, whether or not its environment is activated.
-CLI = f"{shlex.quote(sys.executable)} -m entropy_mechanism"
-COMMON = f"--results {shlex.quote(SITE.results)}"
-TRACKING = f" --tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
+# Jobs run this checkout's package, with the interpreter that runs Snakemake unless --software-deployment-method
+# gives every rule an environment of its own.
+PACKAGE = Path(workflow.basedir) / "src"
+OWN_ENVIRONMENT = bool(workflow.deployment_settings.deployment_method)
+shell.prefix(
+    f"export PYTHONPATH={shlex.quote(str(PACKAGE))} {RESULTS_VARIABLE}={shlex.quote(SITE.results)}; "
+    + ("" if OWN_ENVIRONMENT else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+)
+TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
+
+BENCHMARKS = EXPERIMENT.evaluation.benchmarks
 
 # One run of the workflow is one parent run in MLflow; jobs learn its name from the environment.
 os.environ.setdefault(INVOCATION_VARIABLE, uuid.uuid4().hex)
@@ -28,8 +35,15 @@ wildcard_constraints:
 
 def track(command, options, wait=True):
     """Run `entropy-mechanism track-…` for this invocation; a failure never stops the workflow."""
-    line = f"{CLI} track-{command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {COMMON}{TRACKING}"
-    process = subprocess.Popen(shlex.split(line), start_new_session=True, stdin=subprocess.DEVNULL)
+    line = (
+        f"-m entropy_mechanism track-{command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {TRACKING}"
+    )
+    process = subprocess.Popen(
+        [sys.executable, *shlex.split(line), "--results", SITE.results],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(PACKAGE)},
+    )
     if wait:
         process.wait()
 
@@ -41,8 +55,12 @@ def settings(value):
 
 def code(*folders):
     """Digest of the package's modules in `folders`: cheap stages re-run when their code changes."""
-    package = Path(workflow.basedir) / "src" / "entropy_mechanism"
-    modules = (path for folder in folders for path in sorted((package / folder).rglob("*.*")) if path.suffix != ".pyc")
+    modules = (
+        path
+        for folder in folders
+        for path in sorted((PACKAGE / "entropy_mechanism" / folder).rglob("*.*"))
+        if path.suffix != ".pyc"
+    )
     return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
 
 
@@ -53,3 +71,19 @@ def frames_of(item):
     analyses = [PATHS.analysis(kind, run) for kind in kinds if kind != "scores" for run in runs]
     scores = [PATHS.scores(policy.name) for policy in PLAN.shown_policies(item)] if "scores" in kinds else []
     return analyses + scores
+
+
+def policy_manifest(wildcards):
+    """The manifest of a base model, or of a run's final policy."""
+    policy = PLAN.policies[wildcards.policy]
+    return PATHS.run_manifest(policy.name) if policy.run else PATHS.model(policy.model)
+
+
+def problems_of(wildcards):
+    """The problems of a benchmark."""
+    return PATHS.data(BENCHMARKS[wildcards.benchmark].data)
+
+
+def by_benchmark(paths):
+    """`benchmark=file` for files in the order of the benchmarks."""
+    return [f"{name}={path}" for name, path in zip(BENCHMARKS, paths, strict=True)]

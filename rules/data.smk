@@ -7,10 +7,16 @@ rule prepare:
     output:
         problems=PATHS.data(),
         statistics=PATHS.data_statistics(),
-    params:
-        settings=lambda wildcards: settings(EXPERIMENT.data[wildcards.data]),
     log:
         PATHS.log("prepare", "{data}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=lambda wildcards: settings(EXPERIMENT.data[wildcards.data]),
+    message:
+        "Generating data set {wildcards.data}"
     shell:
-        "{CLI} prepare --experiment {EXPERIMENT_FILE} --data {wildcards.data} --output {output.problems}"
-        " --statistics {output.statistics} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism prepare"
+        " --experiment {params.experiment} --data {wildcards.data} --output {output.problems}"
+        " --statistics {output.statistics} > {log} 2>&1"

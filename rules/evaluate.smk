@@ -1,22 +1,3 @@
-BENCHMARKS = EXPERIMENT.evaluation.benchmarks
-
-
-def policy_manifest(wildcards):
-    """The manifest of a base model, or of a run's final policy."""
-    policy = PLAN.policies[wildcards.policy]
-    return PATHS.run_manifest(policy.name) if policy.run else PATHS.model(policy.model)
-
-
-def problems_of(wildcards):
-    """The problems of a benchmark."""
-    return PATHS.data(BENCHMARKS[wildcards.benchmark].data)
-
-
-def by_benchmark(paths):
-    """`benchmark=file` for files in the order of the benchmarks."""
-    return [f"{name}={path}" for name, path in zip(BENCHMARKS, paths, strict=True)]
-
-
 rule evaluation:
     input:
         [PATHS.scores(policy) for policy in PLAN.policies],
@@ -28,15 +9,22 @@ rule sample:
         problems=[PATHS.data(benchmark.data) for benchmark in BENCHMARKS.values()],
     output:
         [PATHS.samples(benchmark=name) for name in BENCHMARKS],
+    log:
+        PATHS.log("sample", "{policy}"),
+    conda:
+        "../envs/cpu.yaml"
     params:
+        experiment=EXPERIMENT_FILE,
+        store=PATHS.store,
         settings=settings(EXPERIMENT.evaluation),
         problems=lambda wildcards, input: by_benchmark(input.problems),
         outputs=lambda wildcards, output: by_benchmark(output),
-    log:
-        PATHS.log("sample", "{policy}"),
+    message:
+        "Answering the benchmarks with {wildcards.policy}"
     shell:
-        "{CLI} sample --experiment {EXPERIMENT_FILE} --policy {input.policy} --problems {params.problems}"
-        " --outputs {params.outputs} --store {PATHS.store} --key {wildcards.policy} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism sample"
+        " --experiment {params.experiment} --policy {input.policy} --problems {params.problems}"
+        " --outputs {params.outputs} --store {params.store} --key {wildcards.policy} > {log} 2>&1"
 
 
 rule grade:
@@ -45,13 +33,18 @@ rule grade:
         problems=problems_of,
     output:
         PATHS.grades(),
-    params:
-        code=code("rewards"),
     log:
         PATHS.log("grade", "{policy}", "{benchmark}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code("rewards"),
+    message:
+        "Grading {wildcards.policy} on {wildcards.benchmark}"
     shell:
-        "{CLI} grade --samples {input.samples} --problems {input.problems}"
-        " --key {wildcards.policy}/{wildcards.benchmark} --output {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism grade"
+        " --samples {input.samples} --problems {input.problems}"
+        " --key {wildcards.policy}/{wildcards.benchmark} --output {output} > {log} 2>&1"
 
 
 rule score:
@@ -59,12 +52,18 @@ rule score:
         [PATHS.grades(benchmark=name) for name in BENCHMARKS],
     output:
         PATHS.scores(),
+    log:
+        PATHS.log("score", "{policy}"),
+    conda:
+        "../envs/cpu.yaml"
     params:
+        experiment=EXPERIMENT_FILE,
         grades=lambda wildcards, input: by_benchmark(input),
         settings=settings(EXPERIMENT.analysis),
         code=code("evaluation"),
-    log:
-        PATHS.log("score", "{policy}"),
+    message:
+        "Scoring {wildcards.policy}"
     shell:
-        "{CLI} score --experiment {EXPERIMENT_FILE} --policy {wildcards.policy} --grades {params.grades}"
-        " --output {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism score"
+        " --experiment {params.experiment} --policy {wildcards.policy} --grades {params.grades}"
+        " --output {output} > {log} 2>&1"

@@ -13,12 +13,17 @@ rule figure:
         lambda wildcards: frames_of(wildcards.figure),
     output:
         [PATHS.figure(suffix) for suffix in ("pdf", "png", "csv", "json")],
-    params:
-        code=code("figures"),
     log:
         PATHS.log("figure", "{figure}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code("figures"),
+    message:
+        "Drawing {wildcards.figure}"
     shell:
-        "{CLI} figure --name {wildcards.figure} --frames {input} --outputs {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism figure"
+        " --name {wildcards.figure} --frames {input} --outputs {output} > {log} 2>&1"
 
 
 rule table:
@@ -26,12 +31,17 @@ rule table:
         lambda wildcards: frames_of(wildcards.table),
     output:
         [PATHS.table(suffix) for suffix in ("csv", "md", "json")],
-    params:
-        code=code("figures"),
     log:
         PATHS.log("table", "{table}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code("figures"),
+    message:
+        "Writing {wildcards.table}"
     shell:
-        "{CLI} table --name {wildcards.table} --frames {input} --outputs {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism table"
+        " --name {wildcards.table} --frames {input} --outputs {output} > {log} 2>&1"
 
 
 # One target for each: `snakemake fig11`.

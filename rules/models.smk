@@ -6,10 +6,16 @@ rule models:
 rule make_model:
     output:
         PATHS.model(),
-    params:
-        settings=lambda wildcards: settings(EXPERIMENT.models[wildcards.model]),
     log:
         PATHS.log("make_model", "{model}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=lambda wildcards: settings(EXPERIMENT.models[wildcards.model]),
+    message:
+        "Warming up base model {wildcards.model}"
     shell:
-        "{CLI} make-model --experiment {EXPERIMENT_FILE} --model {wildcards.model} --output {output}"
-        " {COMMON} 2>&1 | tee {log}"
+        "python -m entropy_mechanism make-model"
+        " --experiment {params.experiment} --model {wildcards.model} --output {output}"
+        " 2>&1 | tee {log}"

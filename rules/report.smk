@@ -6,10 +6,17 @@ rule report:
         scores=[PATHS.scores(policy) for policy in PLAN.policies],
     output:
         PATHS.report,
-    params:
-        code=code("report", "figures"),
     log:
         PATHS.log("report"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        tracking=TRACKING,
+        code=code("report", "figures"),
+    message:
+        "Writing the report"
     shell:
-        "{CLI} report --experiment {EXPERIMENT_FILE} --items {input.shown} --frames {input.frames} {input.scores}"
-        " --output {output} {COMMON}{TRACKING} 2>&1 | tee {log}"
+        "python -m entropy_mechanism report"
+        " --experiment {params.experiment} --items {input.shown} --frames {input.frames} {input.scores}"
+        " --output {output} {params.tracking} 2>&1 | tee {log}"

@@ -10,12 +10,18 @@ localrules:
 rule resolve:
     output:
         PATHS.run_config(),
-    params:
-        settings=lambda wildcards: settings(PLAN.run_config(wildcards.run)),
     log:
         PATHS.log("resolve", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=lambda wildcards: settings(PLAN.run_config(wildcards.run)),
+    message:
+        "Resolving the settings of {wildcards.run}"
     shell:
-        "{CLI} resolve --experiment {EXPERIMENT_FILE} --run {wildcards.run} --output {output} {COMMON} > {log} 2>&1"
+        "python -m entropy_mechanism resolve"
+        " --experiment {params.experiment} --run {wildcards.run} --output {output} > {log} 2>&1"
 
 
 rule train:
@@ -29,7 +35,14 @@ rule train:
         manifest=PATHS.run_manifest(),
     log:
         PATHS.log("train", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        store=PATHS.store,
+    message:
+        "Training {wildcards.run}"
     shell:
-        "{CLI} train --config {input.config} --model {input.model} --train-set {input.train_set}"
-        " --validation {input.validation} --store {PATHS.store} --metrics {output.metrics}"
-        " --output {output.manifest} {COMMON} 2>&1 | tee {log}"
+        "python -m entropy_mechanism train"
+        " --config {input.config} --model {input.model} --train-set {input.train_set}"
+        " --validation {input.validation} --store {params.store} --metrics {output.metrics}"
+        " --output {output.manifest} 2>&1 | tee {log}"

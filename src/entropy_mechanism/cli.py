@@ -1,16 +1,16 @@
 """One subcommand per stage: parse, call, exit. Stages are imported when they run, so `--help` stays quick."""
 
 import argparse
-import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from entropy_mechanism import __version__
-from entropy_mechanism.config import Experiment
 from entropy_mechanism.config_errors import ConfigError
+from entropy_mechanism.paths import RESULTS_VARIABLE
 
 Arguments = argparse.Namespace
 
@@ -22,10 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = call(**arguments)
-    except (ConfigError, ValueError, FileNotFoundError) as error:
-        if isinstance(error, FileNotFoundError) and error.filename:
-            error = ValueError(f"no such file: {error.filename}")
-        sys.exit(f"error: {error}")
+    except (ConfigError, ValueError, OSError) as error:
+        message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
+        sys.exit(f"error: {' '.join(str(message).split())}")
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -96,8 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
     add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
         TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
-    schema = commands.add_parser("schema", help="print the JSON schema of experiment files, for editors")
-    schema.set_defaults(call=lambda: print(json.dumps(Experiment.model_json_schema(), indent=2)))
+    text = "print the JSON schema of a configuration file, for editors"
+    schema = commands.add_parser("schema", help=text, description=text)
+    schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")
+    schema.set_defaults(call=_stage("schema", "print_schema"))
     return parser
 
 
@@ -118,7 +119,14 @@ def _list(option: str, metavar: str, text: str) -> tuple[str, dict]:
 
 
 EXPERIMENT = _in("--experiment", "experiment file, e.g. config/experiments/tiny.yaml")
-RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "folder of results and records"})
+RESULTS = (
+    "--results",
+    {
+        "type": Path,
+        "default": Path(os.environ.get(RESULTS_VARIABLE, "results")),
+        "help": f"folder of results and records; ${RESULTS_VARIABLE} when set",
+    },
+)
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})
 TRACKING = ("--tracking-uri", {"default": None, "help": "MLflow store; by default SQLite in the results folder"})

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS_VARIABLE = "ENTROPY_MECHANISM_RESULTS"
+"""Environment variable that tells stages where the results are; the workflow sets it for its jobs."""
 RUN_ANALYSES = (
     "runs",
     "curves",
@@ -14,6 +16,9 @@ RUN_ANALYSES = (
     "dynamics_summary",
 )
 """Analysis files of one run, `analysis/<run>/<name>.parquet`."""
+
+RESERVED = ("mlartifacts", "mlruns", "records", "store")
+"""Names in a results folder that are no experiment's."""
 
 
 @dataclass(frozen=True)
