@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         EXPERIMENT, _name("--data", "data set"), _out("--output", "problems (parquet)"),
         _out("--statistics", "what is in the data set (json)"))  # fmt: skip
     add("make-model", "stages.make_model", "make_model", "make one base model of an experiment",
-        EXPERIMENT, _name("--model", "model"), _out("--output", "manifest; weights are written beside it"))  # fmt: skip
+        EXPERIMENT, _name("--model", "model"), _out("--output", "manifest; weights stand beside it"))  # fmt: skip
     add("resolve", "stages.resolve", "resolve", "write the fully resolved configuration of one run",
         EXPERIMENT, _name("--run", "run"), _out("--output", "run.yaml"))  # fmt: skip
     add("train", "stages.train", "train", "train one run, or take it from the store; a stopped run goes on",
@@ -64,12 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
         _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
     add("grade", "stages.grade", "grade_samples", "grade responses",
-        _in("--samples", "responses"), _in("--problems", "problems"), KEY, _out("--output", "grades (parquet)"))  # fmt: skip
+        _in("--samples", "responses"), _in("--problems", "problems"), KEY,
+        _out("--output", "grades (parquet)"))  # fmt: skip
     add("score", "stages.grade", "score", "score a policy from its grades",
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
         _out("--output", "scores (parquet)"))  # fmt: skip
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
-        _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"), _in("--source", "manifest of the run"),
+        _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
+        _in("--source", "manifest of the run"),
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
@@ -90,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     track = ("tracking.follow",)
     add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",
-        INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}), TRACKING)  # fmt: skip
+        INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}),
+        TRACKING)  # fmt: skip
     add("track-finish", *track, "track_finish", "note how a workflow ended and send what is left",
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
     add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",

@@ -5,359 +5,52 @@ message names the file, the key, what was found and what is allowed. The JSON sc
 generated from the same classes (`entropy-mechanism schema`).
 """
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from entropy_mechanism.config_errors import ConfigError, describe, suggest
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([.@+-]?[a-z0-9]+)*$")]
-"""Lower-case words joined by single - . @ or +. `--` separates the parts of a run's name."""
-
-
-class Strict(BaseModel):
-    """Base of every section: immutable, and a key that is not defined is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-# --- data sets and models -----------------------------------------------------------------------------------
-
-
-class ArithmeticSet(Strict):
-    """Generated chains of single-digit additions and subtractions modulo 10."""
-
-    kind: Literal["arithmetic"]
-    split: Literal["train", "validation", "test"]
-    """Which share of all possible problems to draw from; the shares are disjoint."""
-    operands: tuple[int, int]
-    """Fewest and most operands of a problem."""
-    problems: Count
-    """Number of problems."""
-    seed: int = 0
-    """Seed of the draw."""
-
-    @model_validator(mode="after")
-    def _range(self) -> "ArithmeticSet":
-        if not 2 <= self.operands[0] <= self.operands[1]:
-            raise ValueError("operands must be [fewest, most] with 2 <= fewest <= most")
-        return self
-
-
-class Teacher(Strict):
-    """The unreliable teacher a tiny base model imitates."""
-
-    seed: int = 0
-    """Seed of its table of reliabilities."""
-    unreliable_share: Fraction = 0.6
-    """Share of the table's entries (a, operator, b) on which the teacher is mostly wrong."""
-    unreliable: tuple[Fraction, Fraction] = (0.1, 0.5)
-    """Range of the probability of the right result on those entries."""
-    reliable: tuple[Fraction, Fraction] = (0.8, 0.99)
-    """Range of the probability of the right result on the others."""
-    distractors: tuple[Positive, ...] = (0.6, 0.25, 0.15)
-    """How the remaining probability is shared among wrong results."""
-
-
-class Warmup(Strict):
-    """Supervised training of a tiny base model on the teacher's solutions."""
-
-    steps: Count
-    """Optimiser steps."""
-    batch: Count = 128
-    """Solutions per step."""
-    learning_rate: Positive = 3e-3
-    """Peak rate of AdamW; it falls linearly to zero."""
-    operands: tuple[int, int] = (2, 6)
-    """Fewest and most operands of the problems shown."""
-    problems: Count = 20_000
-    """Number of different problems shown, all of the train split."""
-    teacher: Teacher = Teacher()
-    """Who writes the solutions."""
-
-
-class TinyModel(Strict):
-    """A Qwen2-architecture model small enough to train on a laptop."""
-
-    kind: Literal["tiny"]
-    layers: Count
-    """Transformer blocks."""
-    width: Count
-    """Hidden size."""
-    heads: Count
-    """Attention heads; width / heads is the head size."""
-    kv_heads: Count
-    """Key-value heads."""
-    tied: bool = False
-    """Whether the output head shares the embedding's weights."""
-    init_std: Positive = 0.08
-    """Standard deviation of the initial weights."""
-    seed: int = 0
-    """Seed of initialisation and warm-up."""
-    warmup: Warmup
-    """How the base model is made."""
-
-    @model_validator(mode="after")
-    def _heads(self) -> "TinyModel":
-        if self.width % self.heads:
-            raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        return self
-
-
-DataSet = Annotated[ArithmeticSet, Field(description="A data set.")]
-Model = Annotated[TinyModel, Field(description="A base model.")]
-
-
-# --- methods ------------------------------------------------------------------------------------------------
-
-
-class Advantage(Strict):
-    """How rewards become advantages."""
-
-    estimator: Literal["grpo"] = "grpo"
-    """grpo: (r - group mean) / (group standard deviation + epsilon), Eq. 3."""
-    std: Literal["sample", "population"] = "sample"
-    """Divisor of the group variance: n - 1 (the paper's code) or n."""
-    epsilon: Positive = 1e-6
-    """Added to the standard deviation."""
-
-
-class Clipping(Strict):
-    """Bounds of the importance ratio: it is clipped to [1 - clip_low, 1 + clip_high], Eq. 4."""
-
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """How far below 1 the ratio may go."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.2
-    """How far above 1 the ratio may go; 0.28 is Clip-higher."""
-
-    @model_validator(mode="after")
-    def _order(self) -> "Clipping":
-        if self.clip_low > self.clip_high:
-            raise ValueError(
-                f"clip bounds reversed: clip_low ({self.clip_low}) must not exceed clip_high ({self.clip_high})"
-            )
-        return self
-
-
-class Selection(Strict):
-    """Which tokens count when the highest covariances are looked for."""
-
-    scope: Literal["minibatch", "microbatch", "rollout"] = "minibatch"
-    """Tokens that are centred and ranked together: those of one update (the paper's text), of one micro-batch
-    (the paper's code), or of the whole rollout."""
-    policy: Literal["current", "old"] = "current"
-    """Whose log-probabilities enter the covariance: the policy being updated (Eq. 10) or the sampling one.
-    Scope `rollout` chooses once per rollout, before its first update, when both are the same."""
-    min_tokens: Annotated[int, Field(ge=0)] = 0
-    """Select at least this many tokens even if the fraction asks for fewer; the paper's code uses 1."""
-
-
-class PolicyGradient(Strict):
-    """Plain policy gradient -A log pi; strictly on-policy, so it wants one update per rollout."""
-
-    name: Literal["policy-gradient"]
-
-
-class PpoClip(Clipping):
-    """PPO's clipped surrogate, Eq. 4."""
-
-    name: Literal["ppo-clip"]
-
-
-class ClipCov(Clipping, Selection):
-    """Clip-Cov, Eq. 11-12: some tokens of high covariance give no gradient."""
-
-    name: Literal["clip-cov"]
-    fraction: Fraction = 2e-4
-    """Share r of tokens detached."""
-    covariance_low: float = 1.0
-    """Lower end of the band from which tokens are drawn."""
-    covariance_high: float = 5.0
-    """Upper end of the band."""
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """As in ppo-clip; the paper's runs use 1 for both, a mild guard against extreme ratios."""
-    clip_high: Annotated[float, Field(ge=0)] = 1.0
-    """As in ppo-clip."""
-
-    @model_validator(mode="after")
-    def _band(self) -> "ClipCov":
-        if self.covariance_low >= self.covariance_high:
-            raise ValueError(
-                f"band reversed: covariance_low ({self.covariance_low}) must be below "
-                f"covariance_high ({self.covariance_high})"
-            )
-        return self
-
-
-class KlCov(Selection):
-    """KL-Cov, Eq. 13-14: tokens of the highest covariance are held to the sampling policy."""
-
-    name: Literal["kl-cov"]
-    fraction: Fraction = 2e-3
-    """Share k of tokens penalised."""
-    coefficient: Annotated[float, Field(ge=0)] = 1.0
-    """Weight beta of the penalty."""
-
-
-Objective = Annotated[PolicyGradient | PpoClip | ClipCov | KlCov, Field(discriminator="name")]
-
-
-class Training(Strict):
-    """The reinforcement-learning loop."""
-
-    steps: Count
-    """Rollout steps."""
-    prompts: Count
-    """Prompts per rollout step, after the group filter."""
-    samples: Count
-    """Responses per prompt: the group size G."""
-    updates: Count
-    """Optimiser updates per rollout step; the prompts are shared out evenly among them."""
-    learning_rate: Positive
-    """Constant rate of AdamW."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's decoupled weight decay."""
-    gradient_clip: Positive = 1.0
-    """Largest norm of the gradient."""
-    temperature: Positive = 1.0
-    """Sampling temperature of rollouts; log-probabilities are of the tempered policy."""
-    max_response: Count
-    """Response tokens at most; a longer response is cut there and graded as it stands."""
-    filter_groups: bool = True
-    """Drop prompts whose responses are all right or all wrong, and draw further prompts in their place."""
-    max_batches: Count = 10
-    """Generation batches per rollout step at most, while too few prompts pass the filter."""
-    validate_every: Count = 4
-    """Rollout steps between validations."""
-    checkpoint_every: Count = 32
-    """Rollout steps between checkpoints."""
-    micro_batch_tokens: Count = 65536
-    """Padded tokens per forward pass at most."""
-    logprob_chunk: Count = 2048
-    """Tokens whose full-vocabulary logits are held at once."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type; weights stay in float32."""
-
-
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=Strict,
-    __doc__="Training settings that a method changes.",
-    **{
-        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-        for name, field in Training.model_fields.items()
-    },
+from entropy_mechanism.config_errors import (
+    NAME_PATTERN,
+    ConfigError,
+    KeyedError,
+    describe,
+    options,
+    shown,
+)
+from entropy_mechanism.paths import RESERVED
+from entropy_mechanism.settings import (
+    Advantage,
+    Analysis,
+    ArithmeticSet,
+    Benchmark,
+    ClipCov,
+    Clipping,
+    DataSet,
+    Evaluation,
+    KlCov,
+    Method,
+    Model,
+    Name,
+    Objective,
+    PolicyGradient,
+    PpoClip,
+    RunFilter,
+    RunGroup,
+    Seed,
+    Selection,
+    Strict,
+    Teacher,
+    TinyModel,
+    Training,
+    Warmup,
 )
 
-
-class Method(Strict):
-    """Advantage estimator and objective, and what of the training a method needs to be different."""
-
-    title: str | None = None
-    """Name in figures and tables."""
-    advantage: Advantage = Advantage()
-    """How rewards become advantages."""
-    objective: Objective
-    """What is minimised."""
-    training: TrainingOverride | None = None
-    """Training settings that differ from the experiment's."""
-
-
-# --- the experiment -----------------------------------------------------------------------------------------
-
-
-class RunGroup(Strict):
-    """Every combination of the listed names becomes one run."""
-
-    models: Annotated[list[str], Field(min_length=1)]
-    """Names from `models`."""
-    train_sets: Annotated[list[str], Field(min_length=1)]
-    """Names from `data`."""
-    methods: Annotated[list[str], Field(min_length=1)]
-    """Names from `methods`."""
-    seeds: Annotated[list[int], Field(min_length=1)]
-    """Seeds of data order, sampling and token selection."""
-
-
-ProtocolName = Annotated[str, Field(pattern=r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$")]
-"""greedy, or avg@k, pass@k, maj@k of sampled responses."""
-
-
-class Benchmark(Strict):
-    """A test set and how it is scored."""
-
-    data: str
-    """Name from `data`."""
-    protocols: Annotated[list[ProtocolName], Field(min_length=1)]
-    """The scores to report: greedy, avg@k, pass@k, maj@k. The first one, greedy or avg@k, enters the averages."""
-
-    @property
-    def samples(self) -> int:
-        """Sampled responses per problem: the k of avg@k, or the largest k of the others; 0 when all is greedy."""
-        return max((int(name.split("@")[1]) for name in self.protocols if "@" in name), default=0)
-
-    @model_validator(mode="after")
-    def _protocols(self) -> "Benchmark":
-        if self.protocols[0].startswith(("pass", "maj")):
-            raise ValueError(
-                f"the first protocol enters the averages: found {self.protocols[0]}; allowed: greedy or avg@k"
-            )
-        for name in self.protocols:
-            if name.startswith("avg") and name != f"avg@{self.samples}":
-                raise ValueError(f"{name} is the mean of all sampled responses, which are {self.samples} here")
-        return self
-
-
-class Evaluation(Strict):
-    """Benchmarks on which base models and final policies are compared."""
-
-    benchmarks: dict[Name, Benchmark]
-    """Named test sets."""
-    temperature: Positive = 0.6
-    """Temperature of sampled responses."""
-    max_response: Count
-    """Response tokens at most."""
-    seed: int = 0
-    """Seed of sampling."""
-
-
-class Analysis(Strict):
-    """Settings of the law and of the entropy dynamics."""
-
-    entropy: Literal[
-        "entropy/sequence_mean/after_filter",
-        "entropy/sequence_mean/before_filter",
-        "entropy/token_mean/after_filter",
-        "entropy/token_mean/before_filter",
-    ] = "entropy/sequence_mean/after_filter"
-    """The entropy that enters the law; the paper's Eq. 5 is the default."""
-    forecast_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = [0.15]
-    """Shares of training on which the law is fitted to predict the rest."""
-    resamples: Count = 2000
-    """Bootstrap resamples of every interval."""
-    smoothing: Count = 9
-    """Steps of the centred moving mean in Fig 8."""
-    seed: int = 0
-    """Seed of the bootstrap."""
-
-
-class RunFilter(Strict):
-    """Which runs a figure or table shows; a list left out means all."""
-
-    models: list[str] | None = None
-    """Names from `models`."""
-    train_sets: list[str] | None = None
-    """Names from `data`."""
-    methods: list[str] | None = None
-    """Names from `methods`."""
-
+BASE = "base"
+"""Method name of a policy that was not trained: the base model itself."""
 
 FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
 TableName = Literal["table1", "table2"]
@@ -384,53 +77,65 @@ class Experiment(Strict):
     """How base models and final policies are scored."""
     analysis: Analysis = Analysis()
     """Settings of the analyses."""
-    figures: dict[FigureName, RunFilter] = {}
+    figures: dict[FigureName, RunFilter] = Field({})
     """Figures to draw, each with the runs it shows."""
-    tables: dict[TableName, RunFilter] = {}
+    tables: dict[TableName, RunFilter] = Field({})
     """Tables to write, each with the runs they show."""
 
     @model_validator(mode="after")
-    def _references(self) -> "Experiment":
-        _known("validation", self.validation, self.data, "data")
+    def _names(self) -> "Experiment":
+        """Every name that is used is defined."""
+        if BASE in self.methods:
+            raise KeyedError("methods", f"'{BASE}' stands for the untrained models; choose another name")
+        _known("validation", self.validation, self.data, "defined in data")
         for name, benchmark in self.evaluation.benchmarks.items():
-            key = f"evaluation.benchmarks.{name}"
-            _known(f"{key}.data", benchmark.data, self.data, "data")
-        filters = {f"figures.{name}": value for name, value in self.figures.items()}
-        filters |= {f"tables.{name}": value for name, value in self.tables.items()}
-        groups = {f"runs[{index}]": group for index, group in enumerate(self.runs)}
-        for key, group in (groups | filters).items():
-            for field, defined, where in (
-                ("models", self.models, "models"),
-                ("train_sets", self.data, "data"),
-                ("methods", self.methods, "methods"),
-            ):
-                for name in getattr(group, field) or ():
-                    _known(f"{key}.{field}", name, defined, where)
+            _known(f"evaluation.benchmarks.{name}.data", benchmark.data, self.data, "defined in data")
+        for index, group in enumerate(self.runs):
+            for field, defined in (("models", self.models), ("train_sets", self.data), ("methods", self.methods)):
+                where = f"defined in {'data' if field == 'train_sets' else field}"
+                for position, name in enumerate(getattr(group, field)):
+                    _known(f"runs[{index}].{field}[{position}]", name, defined, where)
         return self
 
     @model_validator(mode="after")
-    def _possible(self) -> "Experiment":
+    def _shown(self) -> "Experiment":
+        """Every figure and table has a run to show, and every name in its filter is one of a run."""
+        runs = [combination[:3] for group in self.runs for combination in group.combinations()]
+        used = [list(dict.fromkeys(names)) for names in zip(*runs, strict=True)]
+        filters = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
+        filters |= {f"tables.{name}": chosen for name, chosen in self.tables.items()}
+        for key, chosen in filters.items():
+            for field, names in zip(("models", "train_sets", "methods"), used, strict=True):
+                for position, name in enumerate(getattr(chosen, field) or ()):
+                    _known(f"{key}.{field}[{position}]", name, names, "in any of the runs")
+            if not any(chosen.passes(*run) for run in runs):
+                raise KeyedError(
+                    key,
+                    "no run has this combination of models, train_sets and methods; see `runs` for what there is",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "Experiment":
+        """The training settings fit every method."""
         for name, method in self.methods.items():
             training = self.training_of(name)
             if method.advantage.estimator == "grpo" and training.samples < 2:
-                raise KeyedError(
-                    f"methods.{name}",
-                    "GRPO compares the responses of a prompt with one another: training.samples is "
-                    f"{training.samples}, allowed: 2 or more",
-                )
+                raise self._unfit(name, "samples", "GRPO compares the responses of a prompt", "2 or more")
             if training.prompts % training.updates:
-                raise KeyedError(
-                    f"methods.{name}",
-                    f"training.prompts ({training.prompts}) must be a multiple of training.updates "
-                    f"({training.updates})",
-                )
+                shared = "the prompts are shared out evenly among the updates"
+                raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
             if method.objective.name == "policy-gradient" and training.updates != 1:
-                raise KeyedError(
-                    f"methods.{name}",
-                    "objective policy-gradient is strictly on-policy: training.updates is "
-                    f"{training.updates}, allowed: 1",
-                )
+                raise self._unfit(name, "updates", "objective policy-gradient is strictly on-policy", "1")
         return self
+
+    def _unfit(self, method: str, field: str, reason: str, allowed: str) -> KeyedError:
+        """The error of a training setting that a method cannot use, at the key where the setting was made."""
+        override = self.methods[method].training
+        own = override is not None and getattr(override, field) is not None
+        key = f"methods.{method}.training.{field}" if own else f"training.{field}"
+        found = getattr(self.training_of(method), field)
+        return KeyedError(key, f"found {found}; allowed for method '{method}': {allowed}, since {reason}")
 
     def training_of(self, method: str) -> Training:
         """The training settings of a method: the experiment's, with the method's changes."""
@@ -439,19 +144,9 @@ class Experiment(Strict):
         return self.training.model_copy(update=changes)
 
 
-class KeyedError(ValueError):
-    """A failed check that knows its key."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-def _known(key: str, name: str, defined: dict[str, Any], where: str) -> None:
-    if name not in defined:
-        raise KeyedError(
-            key, f"'{name}' is not defined in {where}; allowed: {', '.join(defined)}{suggest(name, defined)}"
-        )
+def _known(key: str, name: str, known: Collection[str], where: str) -> None:
+    if name not in known:
+        raise KeyedError(key, f"{shown(name)} is not {where}; {options(name, known)}")
 
 
 class RunConfig(Strict):
@@ -461,7 +156,7 @@ class RunConfig(Strict):
     model: str
     train_set: str
     method: str
-    seed: int
+    seed: Seed
     advantage: Advantage
     objective: Objective
     training: Training
@@ -487,9 +182,9 @@ class RunConfig(Strict):
 class Site(Strict):
     """`config/config.yaml`: what belongs to the machine, not to the science."""
 
-    experiment: str
+    experiment: Annotated[str, Field(min_length=1)]
     """A name from `config/experiments/`, or the path of an experiment file of your own."""
-    results: str
+    results: Annotated[str, Field(min_length=1)]
     """Folder for everything that is made."""
     tracking_uri: str | None = None
     """Where MLflow records go; by default an SQLite file in the results folder."""
@@ -498,36 +193,47 @@ class Site(Strict):
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice, where YAML would silently take the last."""
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice, where YAML takes the last, and reads 4e-4 as a number."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key '{key}' is written twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{name}' is written twice", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read one YAML mapping.
 
-    Raises `ConfigError` naming the file (and line) when it is missing, not YAML, or not a mapping.
+    Raises `ConfigError` naming the file (and line) when it cannot be read, is not YAML, or is not a mapping.
     """
     path = Path(path)
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if value is None:
+        raise ConfigError(f"{path}: the file is empty")
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top level, found {type(value).__name__}")
+        raise ConfigError(f"{path}: found {shown(value)}; allowed: keys and values")
     return value
 
 
@@ -546,7 +252,9 @@ def load_experiment(path: Path | str) -> Experiment:
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error, Experiment)}") from None
+        written = methods if isinstance(methods, dict) else {}
+        text = describe(error, Experiment, lambda location: _inherited(location, written))
+        raise ConfigError(f"{path}: {text}") from None
 
 
 def read_run_config(path: Path | str) -> RunConfig:
@@ -566,14 +274,23 @@ def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> S
 
 
 def experiment_path(name: str, folder: Path | str = "config/experiments") -> Path:
-    """The file of a named experiment, or the path given. Raises `ConfigError` listing the names there are."""
+    """The file of a named experiment, or the path given.
+
+    Raises `ConfigError` that lists the names there are, or when the file's name cannot name a results folder.
+    """
+    key = "config/config.yaml or --config: experiment"
     if name.endswith((".yaml", ".yml")):
+        stem = Path(name).stem
+        if stem in RESERVED or not re.fullmatch(NAME_PATTERN, stem):
+            raise ConfigError(
+                f"{key}: results are kept under the file's name, found {shown(stem)}; allowed: lower-case letters "
+                f"and digits, with single - . @ + between them, but not {', '.join(RESERVED)}"
+            )
         return Path(name)
     known = sorted(path.stem for path in Path(folder).glob("*.yaml"))
     if name not in known:
         raise ConfigError(
-            f"config/config.yaml or --config: experiment: '{name}' is not in {folder}; "
-            f"allowed: {', '.join(known)}, or the path of a .yaml file{suggest(name, known)}"
+            f"{key}: {shown(name)} is not in {folder} nor the path of a .yaml file; {options(name, known)}"
         )
     return Path(folder) / f"{name}.yaml"
 
@@ -581,22 +298,29 @@ def experiment_path(name: str, folder: Path | str = "config/experiments") -> Pat
 def _extended(name: str, methods: dict[str, Any], seen: tuple[str, ...] = ()) -> Any:
     """The raw settings of a method with everything it `extends` merged in."""
     method = methods[name]
-    if not isinstance(method, dict) or "extends" not in method:
+    if not isinstance(method, dict) or method.get("extends") is None:
         return method
-    base = method["extends"]
-    key = f"methods.{name}.extends"
+    base, key = method["extends"], f"methods.{name}.extends"
     others = [other for other in methods if other != name]
     if base not in others:
-        raise KeyedError(
-            key, f"'{base}' is not another method; allowed: {', '.join(others)}{suggest(base, others)}"
-        )
+        raise KeyedError(key, f"{shown(base)} is not another method; {options(base, others)}")
     if name in seen:
         raise KeyedError(key, f"methods extend each other in a circle: {' -> '.join((*seen, name))}")
     inherited = _extended(base, methods, (*seen, name))
-    own = {field: value for field, value in method.items() if field != "extends"}
     if isinstance(inherited, dict):
         inherited = {field: value for field, value in inherited.items() if field != "title"}
-    return _merged(inherited, own)
+    return _merged(inherited, method)
+
+
+def _inherited(location: tuple[str | int, ...], methods: dict[str, Any]) -> bool:
+    """Whether what stands at this location of the merged methods was written in another method."""
+    if len(location) < 3 or location[0] != "methods":
+        return False
+    method, section = methods[location[1]], location[2]
+    if not isinstance(method, dict) or "extends" not in method:
+        return False
+    own = method.get(section)
+    return section not in method or (isinstance(own, dict) and len(location) > 3 and location[-1] not in own)
 
 
 def _merged(base: Any, change: Any) -> Any:
@@ -606,3 +330,36 @@ def _merged(base: Any, change: Any) -> Any:
     if "name" in change and change["name"] != base.get("name"):
         return change
     return base | {key: _merged(base.get(key), value) for key, value in change.items()}
+
+
+__all__ = [
+    "BASE",
+    "Advantage",
+    "Analysis",
+    "ArithmeticSet",
+    "Benchmark",
+    "ClipCov",
+    "Clipping",
+    "ConfigError",
+    "Evaluation",
+    "Experiment",
+    "KlCov",
+    "Method",
+    "Objective",
+    "PolicyGradient",
+    "PpoClip",
+    "RunConfig",
+    "RunFilter",
+    "RunGroup",
+    "Selection",
+    "Site",
+    "Teacher",
+    "TinyModel",
+    "Training",
+    "Warmup",
+    "experiment_path",
+    "load_experiment",
+    "load_site",
+    "read_run_config",
+    "read_yaml",
+]

@@ -1,100 +1,219 @@
 """Turns failed validation into one line that a person can act on."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Any, get_args
+import re
+from collections.abc import Callable, Collection
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+NAME_PATTERN = r"^[a-z0-9]+([.@+-]?[a-z0-9]+)*$"
+PROTOCOL_PATTERN = r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$"
+_IN_WORDS = {
+    NAME_PATTERN: "lower-case letters and digits, with single - . @ + between them",
+    PROTOCOL_PATTERN: "greedy, avg@k, pass@k or maj@k, such as avg@8",
+}
+
+MOST_FAILURES = 3
+"""Failures spelt out in one message; one mistake often causes several."""
+
 
 class ConfigError(Exception):
-    """Configuration that cannot be used; the message names the file, the key and what is allowed."""
+    """Configuration that cannot be used; the message is one line that names file, key and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
-def suggest(name: Any, known: Iterable[str]) -> str:
-    """' (did you mean …?)' for a misspelt name, else nothing."""
+class KeyedError(ValueError):
+    """A failed check that knows its key, counted from the section that is checked."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, on one line, in the words of YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "keys and values"
+        case list() | tuple():
+            return "a list"
+        case str() if len(value) > 60:
+            return repr(f"{value[:60]}…")
+    return repr(value)
+
+
+def options(name: Any, known: Collection[str]) -> str:
+    """'allowed: …' with a suggestion for a misspelt name."""
+    if not known:
+        return "there are none"
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    return f"allowed: {', '.join(known)}" + (f" (did you mean '{close[0]}'?)" if close else "")
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """All failures of one validation on one line, separated by ' | '."""
-    return " | ".join(_describe_one(failure, model) for failure in error.errors())
+def describe(
+    error: ValidationError, model: type[BaseModel], repeated: Callable[[tuple], bool] = lambda location: False
+) -> str:
+    """The failures of one validation, separated by ' | ': the first few, and how many more there are.
+
+    Unknown keys come first: a misspelt key explains the missing one. Failures at locations that only repeat what
+    stands elsewhere (`repeated`) are left out.
+    """
+    failures = sorted(error.errors(), key=lambda failure: failure["type"] != "extra_forbidden")
+    failures = [failure for failure in failures if not repeated(failure["loc"])] or failures
+    lines = [_describe_one(failure, model) for failure in failures[:MOST_FAILURES]]
+    more = len(failures) - len(lines)
+    return " | ".join(lines + [f"and {more} more"] * bool(more))
+
+
+_ALLOWED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "invalid_key": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "names with settings below them",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} entries",
+    "string_too_short": "text that is not empty",
+}
 
 
 def _describe_one(failure: dict[str, Any], model: type[BaseModel]) -> str:
-    cause = failure.get("ctx", {}).get("error")
-    key = getattr(cause, "key", None) or _dotted(failure["loc"], failure["type"])
-    found = failure["input"]
-    match failure["type"]:
+    location, kind, found = failure["loc"], failure["type"], failure["input"]
+    context = failure.get("ctx", {})
+    if location[-1:] == ("[key]",):
+        location = location[:-2]  # it is the name that is wrong, not what stands below it
+    place = _place(model, location)
+    key = place.key or "the file"
+    match kind:
         case "extra_forbidden":
-            allowed = _fields_at(model, failure["loc"][:-1])
-            wrong = failure["loc"][-1]
-            return f"{key}: unknown key; allowed: {', '.join(allowed)}{suggest(wrong, allowed)}"
+            return f"{key}: {_unknown_key(location[-1], _place(model, location[:-1]))}"
+        case "missing" if isinstance(location[-1], int):
+            return f"{_place(model, location[:-1]).key}: more entries are needed, found {location[-1]}"
         case "missing":
             return f"{key}: required key is missing"
         case "value_error":
-            return f"{key}: {cause}"
-        case "literal_error" | "union_tag_invalid":
-            context = failure["ctx"]
-            allowed = context.get("expected") or context.get("expected_tags", "")
-            if failure["type"] == "union_tag_invalid":
-                key, found = f"{key}.name", context.get("tag")
-            options = [option.strip("'") for option in allowed.replace(" or ", ", ").split(", ")]
-            return f"{key}: found '{found}'; allowed: {', '.join(options)}{suggest(found, options)}"
-        case "union_tag_not_found":
-            return f"{key}.name: required key is missing"
+            cause = context["error"]
+            return f"{_joined(place.key, getattr(cause, 'key', '')) or 'the file'}: {cause}"
+        case "literal_error":
+            return f"{key}: found {shown(found)}; {options(found, _quoted(context['expected']))}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            tags = [tag for member in place.members for tag in _tags(member)]
+            name = context["discriminator"].strip("'")
+            if kind == "union_tag_not_found":
+                return f"{key}.{name}: required key is missing; allowed: {', '.join(tags)}"
+            return f"{key}.{name}: found {shown(found[name])}; {options(found[name], tags)}"
         case "string_pattern_mismatch":
-            return (
-                f"{key}: found '{found}'; allowed: lower-case letters, digits and single - . @ + between them"
-            )
-    shown = "" if isinstance(found, dict | list | tuple) else f"found {found!r}; "
-    return f"{key}: {shown}{failure['msg'][0].lower()}{failure['msg'][1:]}"
+            return f"{key}: found {shown(found)}; allowed: {_IN_WORDS[context['pattern']]}"
+        case "model_type" | "model_attributes_type":
+            return f"{key}: found {shown(found)}; {_keys_wanted(place.members)}"
+        case _ if kind in _ALLOWED:
+            return f"{key}: found {shown(found)}; allowed: {_ALLOWED[kind].format(**context)}"
+    return f"{key}: found {shown(found)}; {failure['msg'][0].lower()}{failure['msg'][1:]}"
 
 
-def _dotted(location: tuple[str | int, ...], kind: str) -> str:
-    """A pydantic location as a key path: tags of unions and the marker for dictionary keys left out."""
-    parts = [part for part in location if part != "[key]"]
-    text = ""
-    for index, part in enumerate(parts):
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif index and parts[index - 1] == "objective" and index + 1 <= len(parts) and _is_tag(part):
-            continue
-        else:
-            text += f".{part}" if text else str(part)
-    return text or "the file"
+def _unknown_key(wrong: str | int, section: "_Place") -> str:
+    allowed = _fields(section.members)
+    owners = [tag for other in section.siblings if wrong in other.model_fields for tag in _tags(other)]
+    if owners:
+        return f"not a key of {section.tag} but of {', '.join(owners)}; {options('', allowed)}"
+    return f"unknown key; {options(wrong, allowed)}"
 
 
-def _is_tag(part: str | int) -> bool:
-    return part in ("policy-gradient", "ppo-clip", "clip-cov", "kl-cov")
+def _keys_wanted(members: list[type[BaseModel]]) -> str:
+    optional = not any(field.is_required() for member in members for field in member.model_fields.values())
+    return f"allowed: keys {', '.join(_fields(members))}" + (", or {} for none of them" if optional else "")
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys allowed at a location of a nested model."""
-    candidates: list[Any] = [model]
+def _fields(members: list[type[BaseModel]]) -> list[str]:
+    return list(dict.fromkeys(name for member in members for name in member.model_fields))
+
+
+def _quoted(expected: str) -> list[str]:
+    """The values in pydantic's "'a', 'b' or 'c'"."""
+    return re.findall(r"'([^']*)'", expected)
+
+
+# --- from a pydantic location to a place in the file --------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """What stands at a location: its key path, the sections possible there, and which of a union it is."""
+
+    key: str
+    members: list[type[BaseModel]]
+    tag: str | None = None
+    siblings: tuple[type[BaseModel], ...] = ()
+
+
+def _place(model: type[BaseModel], location: tuple[str | int, ...]) -> _Place:
+    """Walk the classes along a location. Tags of unions are part of a location, but do not stand in the file."""
+    key, here, tag, siblings = "", model, None, ()
     for part in location:
-        following: list[Any] = []
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                field = candidate.model_fields.get(str(part))
-                if field is not None:
-                    following += _models_in(field.annotation)
-                elif str(part) == _tag(candidate):
-                    following.append(candidate)  # the tag of a union stands in the location, not in the file
-        candidates = following or candidates
-    tags = [candidate for candidate in candidates if _tag(candidate) == location[-1:]]
-    chosen = tags or candidates
-    return sorted({name for candidate in chosen for name in candidate.model_fields})
+        members = _members(here)
+        if len(members) > 1:
+            here = next((member for member in members if part in _tags(member)), None)
+            tag, siblings = str(part), tuple(member for member in members if member is not here)
+            continue
+        in_list = get_origin(_bare(here)) in (list, tuple)
+        key, here, tag, siblings = _joined(key, part if in_list else str(part)), _below(here, part), None, ()
+    return _Place(key, _members(here), tag, siblings)
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("name")
-    values = get_args(field.annotation) if field else ()
-    return values[0] if values else None
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _below(annotation: Any, part: str | int) -> Any:
+    """The type of what stands below a key or index."""
+    annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field else None
+    arguments = get_args(annotation)
+    return arguments[1 if get_origin(annotation) is dict else 0] if arguments else None
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    """The sections among which a value may choose; one for a plain section, none for a plain value."""
+    annotation = _bare(annotation)
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)]
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without `Annotated` and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        rest = [choice for choice in get_args(annotation) if choice is not type(None)]
+        return _bare(rest[0]) if len(rest) == 1 else annotation
+    return annotation
+
+
+def _tags(member: type[BaseModel]) -> tuple[str, ...]:
+    """The values of a union's discriminator (a required `Literal`) that stand for this member."""
+    return tuple(
+        value
+        for field in member.model_fields.values()
+        if get_origin(field.annotation) is Literal and field.is_required()
+        for value in get_args(field.annotation)
+    )
+
+
+def _joined(key: str, part: str | int) -> str:
+    if isinstance(part, int):
+        return f"{key}[{part}]"
+    return f"{key}.{part}" if key and part else key or part

@@ -66,9 +66,7 @@ def sha256_of_tree(folder: Path | str) -> dict[str, str]:
     """Digest of every file below `folder`, keyed by its path relative to it, in sorted order."""
     folder = Path(folder)
     return {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 

@@ -1,14 +1,13 @@
 """From an experiment to its runs, evaluations, figures and files. Pure: reads and writes nothing."""
 
-import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from entropy_mechanism.config import Experiment, RunConfig, RunFilter
+from entropy_mechanism.config import BASE, Experiment, RunConfig
+from entropy_mechanism.config_errors import ConfigError, options
 
-BASE = "base"
-"""Method name of a policy that was not trained: the base model itself."""
 
 @dataclass(frozen=True)
 class Run:
@@ -60,11 +59,7 @@ class Plan:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """All runs by name; combinations listed twice are trained once."""
-        runs = (
-            Run(*combination)
-            for group in self.experiment.runs
-            for combination in itertools.product(group.models, group.train_sets, group.methods, group.seeds)
-        )
+        runs = (Run(*combination) for group in self.experiment.runs for combination in group.combinations())
         return {run.name: run for run in runs}
 
     @cached_property
@@ -88,24 +83,20 @@ class Plan:
 
     def shown(self, item: str) -> list[Run]:
         """The runs that a figure or table shows, in the plan's order."""
-        return [run for run in self.runs.values() if _passes(run, self._filter(item))]
+        chosen = {**self.experiment.figures, **self.experiment.tables}[item]
+        return [run for run in self.runs.values() if chosen.passes(run.model, run.train_set, run.method)]
 
     def shown_policies(self, item: str) -> list[Policy]:
-        """The policies that a table shows: the runs it shows and the base models these started from."""
+        """The policies that a table shows: the base models its runs started from, then these runs."""
         runs = self.shown(item)
-        bases = _unique(run.model for run in runs)
-        return [
-            policy
-            for policy in self.policies.values()
-            if policy.run in runs or policy.name in bases_of(bases)
+        return [Policy(model) for model in _unique(run.model for run in runs)] + [
+            Policy(run.model, run) for run in runs
         ]
 
-    def _filter(self, item: str) -> RunFilter:
-        sections = {**self.experiment.figures, **self.experiment.tables}
-        return sections[item]
-
     def run_config(self, name: str) -> RunConfig:
-        """The fully resolved configuration of one run: what `run.yaml` holds."""
+        """The fully resolved configuration of one run: what `run.yaml` holds. ConfigError for an unknown run."""
+        if name not in self.runs:
+            raise ConfigError(f"no run is named '{name}'; {options(name, self.runs)}")
         run = self.runs[name]
         method = self.experiment.methods[run.method]
         return RunConfig(
@@ -120,18 +111,5 @@ class Plan:
         )
 
 
-def bases_of(models: list[str]) -> list[str]:
-    """Names of the base policies of these models."""
-    return [Policy(model).name for model in models]
-
-
-def _passes(run: Run, chosen: RunFilter) -> bool:
-    return (
-        (chosen.models is None or run.model in chosen.models)
-        and (chosen.train_sets is None or run.train_set in chosen.train_sets)
-        and (chosen.methods is None or run.method in chosen.methods)
-    )
-
-
-def _unique(names: Any) -> list[str]:
+def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))

@@ -25,8 +25,7 @@ def reference(policy, prompt, response, temperature=1.0):
 def test_statistics_equal_the_float64_distribution_of_each_sequence_alone(policy, temperature):
     found = token_statistics(policy, SEQUENCES, temperature)
     pairs = [
-        reference(policy, p, r, temperature)
-        for p, r in zip(SEQUENCES.prompts, SEQUENCES.responses, strict=True)
+        reference(policy, p, r, temperature) for p, r in zip(SEQUENCES.prompts, SEQUENCES.responses, strict=True)
     ]
     assert found.logprob_N.dtype == found.entropy_N.dtype == torch.float32
     torch.testing.assert_close(found.logprob_N.double(), torch.cat([a for a, _ in pairs]), atol=2e-5, rtol=1e-5)

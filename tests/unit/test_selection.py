@@ -72,7 +72,11 @@ def test_clip_cov_draws_exactly_its_budget_and_each_candidate_equally_often():
 
 def test_clip_cov_leaves_out_tokens_that_the_ratio_clip_already_cuts():
     clipped = torch.tensor([True, False, False])
-    assert draw(torch.full((3,), 2.0), clip_settings(fraction=1.0), clipped=clipped).tolist() == [False, True, True]
+    assert draw(torch.full((3,), 2.0), clip_settings(fraction=1.0), clipped=clipped).tolist() == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_clip_cov_depends_on_its_own_generator_alone():

@@ -65,7 +65,9 @@ def trainer_for(policy, config, folder, rows, stop=lambda: False, grader=grade_e
 
 
 def without_times(rows):
-    return json.dumps([{k: v for k, v in row.items() if not k.startswith(("time/", "throughput/"))} for row in rows])
+    return json.dumps(
+        [{k: v for k, v in row.items() if not k.startswith(("time/", "throughput/"))} for row in rows]
+    )
 
 
 def weights(policy):
@@ -123,7 +125,9 @@ def test_scope_rollout_selects_once_for_all_updates(policy, tmp_path):
 
 def test_loss_is_the_mean_over_tokens_not_over_responses(policy):
     batch = mini_batch(policy)
-    batch = MiniBatch(batch.sequences, measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N, batch.advantage_N)
+    batch = MiniBatch(
+        batch.sequences, measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N, batch.advantage_N
+    )
     model = copy.deepcopy(policy)
     metrics = update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, config_for(), (1,))
     assert metrics["policy/loss"] == pytest.approx(-batch.advantage_N.mean().item(), abs=1e-6)
@@ -229,7 +233,7 @@ def test_groups_without_signal_are_replaced_and_the_surplus_is_dropped():
     assert collected.metrics["rollout/batches"] == 2
     assert collected.metrics["rollout/all_wrong_share"] == pytest.approx(3 / 8)
     expected = [order[0], order[1], order[5], order[6]]
-    assert [ids for ids in collected.kept.prompts[::4]] == [QUESTIONS[i].prompt_ids for i in expected]
+    assert collected.kept.prompts[::4] == [QUESTIONS[i].prompt_ids for i in expected]
     assert collected.kept_in_first == [0, 1]
     assert len(collected.first.prompts) == 16
 
@@ -267,7 +271,15 @@ def test_an_engine_with_other_weights_is_noticed(policy, tmp_path):
         stale.lm_head.weight.mul_(1.1)
     hooks = Hooks(row=lambda row: None, stop=lambda: False, warn=lambda text: None)
     trainer = Trainer(
-        config_for(), policy, TransformersEngine(stale, 40), grade_even, QUESTIONS, QUESTIONS[:5], (1,), tmp_path, hooks
+        config_for(),
+        policy,
+        TransformersEngine(stale, 40),
+        grade_even,
+        QUESTIONS,
+        QUESTIONS[:5],
+        (1,),
+        tmp_path,
+        hooks,
     )
     with pytest.raises(ParityError, match="step 0: log-probabilities of rollout engine and trainer differ"):
         trainer.step()

@@ -11,9 +11,7 @@ def grpo(rewards_PG: torch.Tensor, settings: Advantage) -> torch.Tensor:
     A group of equal rewards has advantage 0. Raises ValueError for groups of one response.
     """
     if rewards_PG.shape[1] < 2:
-        raise ValueError(
-            "GRPO compares the responses of a prompt with one another: a group needs two or more"
-        )
+        raise ValueError("GRPO compares the responses of a prompt with one another: a group needs two or more")
     centred = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
     deviation = rewards_PG.std(dim=1, keepdim=True, correction=1 if settings.std == "sample" else 0)
     return centred / (deviation + settings.epsilon)

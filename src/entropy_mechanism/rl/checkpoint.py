@@ -26,9 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         torch.save(state, handle)
         handle.flush()
         os.fsync(handle.fileno())
-    files.write_json(
-        temporary / "complete.json", {"step": step, "sha256": files.sha256(temporary / "state.pt")}
-    )
+    files.write_json(temporary / "complete.json", {"step": step, "sha256": files.sha256(temporary / "state.pt")})
     _sync(temporary)
     final = folder / f"step-{step:06d}"
     shutil.rmtree(final, ignore_errors=True)

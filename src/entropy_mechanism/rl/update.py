@@ -51,12 +51,7 @@ def update(
     parts = list(batch.sequences.micro_batches(training.micro_batch_tokens))
     generator = torch.Generator().manual_seed(sample_seed("selection", *seed))
     chosen_N = preselected_N
-    if (
-        chosen_N is None
-        and isinstance(settings, Selection)
-        and settings.scope == "minibatch"
-        and len(parts) > 1
-    ):
+    if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and len(parts) > 1:
         chosen_N = _select_ahead(model, batch, config, generator)
     optimizer.zero_grad(set_to_none=True)
     seen: dict[str, list] = defaultdict(list)
@@ -64,9 +59,7 @@ def update(
     for rows in parts:
         part = batch.rows(rows)
         stop = start + len(part.old_logprob_N)
-        logprob = token_statistics(
-            model, part.sequences, training.temperature, training.logprob_chunk
-        ).logprob_N
+        logprob = token_statistics(model, part.sequences, training.temperature, training.logprob_chunk).logprob_N
         old, advantage = part.old_logprob_N.to(logprob.device), part.advantage_N.to(logprob.device)
         if chosen_N is not None:
             selected = chosen_N[start:stop].to(logprob.device)

@@ -73,7 +73,9 @@ class _Item:
     def _stale(self) -> list[str]:
         """Inputs that are no longer what the figure was drawn from."""
         recorded = self.description["inputs"]
-        return [path for path, digest in recorded.items() if not Path(path).is_file() or files.sha256(path) != digest]
+        return [
+            path for path, digest in recorded.items() if not Path(path).is_file() or files.sha256(path) != digest
+        ]
 
     def figure(self) -> FigureEntry:
         """The figure, or a note in its place when it is older than its inputs."""

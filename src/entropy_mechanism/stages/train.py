@@ -201,7 +201,9 @@ def _alone(folder: Path) -> Iterator[None]:
                 handle.seek(0)
                 owner = handle.read().strip() or "unknown"
                 if time.monotonic() > deadline:
-                    raise SystemExit(f"{folder} is in use by another trainer ({owner}); wait for it or end it") from None
+                    raise SystemExit(
+                        f"{folder} is in use by another trainer ({owner}); wait for it or end it"
+                    ) from None
                 if not waiting:
                     print(f"another trainer ({owner}) is at work on this run; waiting for it", flush=True)
                 waiting = True

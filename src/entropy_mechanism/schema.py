@@ -1,0 +1,71 @@
+"""JSON schemas of the configuration files, for editors: generated from the classes that validate them.
+
+An experiment file is checked as it is written, before `extends` is resolved: a method that extends another may
+leave out its objective, or give a part of it.
+"""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from entropy_mechanism.config import Experiment, Site
+
+FILES: dict[str, type[BaseModel]] = {"experiment": Experiment, "site": Site}
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator without the titles that it makes from names, which repeat the key."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The schema of an `experiment` or of the `site` file (JSON Schema 2020-12)."""
+    made = FILES[kind].model_json_schema(schema_generator=_Generator)
+    _refine(made)
+    if kind == "experiment":
+        _allow_extends(made["$defs"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def text(kind: str) -> str:
+    """The content of `workflow/schemas/<kind>.schema.json`."""
+    return json.dumps(schema(kind), indent=2) + "\n"
+
+
+def print_schema(kind: str) -> None:
+    """Print the schema of one kind of file."""
+    print(text(kind), end="")
+
+
+def _refine(node: Any) -> None:
+    """In place: refuse names that do not match their pattern, and drop the `discriminator` of OpenAPI."""
+    if isinstance(node, list):
+        for item in node:
+            _refine(item)
+    if not isinstance(node, dict):
+        return
+    patterns = node.get("patternProperties")
+    if isinstance(patterns, dict) and "additionalProperties" not in node:
+        ((pattern, values),) = node.pop("patternProperties").items()
+        node |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+    if isinstance(node.get("discriminator"), dict):
+        del node["discriminator"]
+    for value in node.values():
+        _refine(value)
+
+
+def _allow_extends(definitions: dict[str, Any]) -> None:
+    """In place: without `extends`, a method needs an objective with a name; with it, any part of one will do."""
+    method = definitions["Method"]
+    objective = method["properties"]["objective"]
+    objective["anyOf"] = objective.pop("oneOf")
+    for variant in objective["anyOf"]:
+        definition = definitions[variant["$ref"].rpartition("/")[2]]
+        definition["required"] = [key for key in definition["required"] if key != "name"]
+    method["required"] = [key for key in method.get("required", ()) if key != "objective"]
+    method["if"] = {"required": ["extends"], "properties": {"extends": {"type": "string"}}}
+    method["else"] = {"required": ["objective"], "properties": {"objective": {"required": ["name"]}}}

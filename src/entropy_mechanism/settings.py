@@ -1,0 +1,394 @@
+"""The sections an experiment is made of: data sets, base models, methods, training, evaluation, analysis."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+from entropy_mechanism.config_errors import NAME_PATTERN, PROTOCOL_PATTERN, KeyedError
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"range reversed: found {list(pair)}; allowed: the smaller number first")
+    return pair
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Operands = Annotated[
+    tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]],
+    Field(strict=False),
+    AfterValidator(_ascending),
+]
+"""Fewest and most operands of a problem."""
+Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(_ascending)]
+"""Smallest and largest value."""
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""Lower-case words joined by single - . @ or +. `--` separates the parts of a run's name."""
+
+
+class Strict(BaseModel):
+    """Base of every section: immutable; unknown keys, values of another type, NaN and infinity are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+# --- data sets and models -----------------------------------------------------------------------------------
+
+
+class ArithmeticSet(Strict):
+    """Generated chains of single-digit additions and subtractions modulo 10."""
+
+    kind: Literal["arithmetic"]
+    split: Literal["train", "validation", "test"]
+    """Which share of all possible problems to draw from; the shares are disjoint."""
+    operands: Operands
+    """Fewest and most operands of a problem."""
+    problems: Count
+    """Number of problems."""
+    seed: Seed = 0
+    """Seed of the draw."""
+
+
+class Teacher(Strict):
+    """The unreliable teacher a tiny base model imitates."""
+
+    seed: Seed = 0
+    """Seed of its table of reliabilities."""
+    unreliable_share: Fraction = 0.6
+    """Share of the table's entries (a, operator, b) on which the teacher is mostly wrong."""
+    unreliable: Range = (0.1, 0.5)
+    """Range of the probability of the right result on those entries."""
+    reliable: Range = (0.8, 0.99)
+    """Range of the probability of the right result on the others."""
+    distractors: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1, max_length=9)] = (
+        0.6,
+        0.25,
+        0.15,
+    )
+    """How the remaining probability is shared among wrong results."""
+
+
+class Warmup(Strict):
+    """Supervised training of a tiny base model on the teacher's solutions."""
+
+    steps: Count
+    """Optimiser steps."""
+    batch: Count = 128
+    """Solutions per step."""
+    learning_rate: Positive = 3e-3
+    """Peak rate of AdamW; it falls linearly to zero."""
+    operands: Operands = (2, 6)
+    """Fewest and most operands of the problems shown."""
+    problems: Count = 20_000
+    """Number of different problems shown, all of the train split."""
+    teacher: Teacher = Teacher()
+    """Who writes the solutions."""
+
+
+class TinyModel(Strict):
+    """A Qwen2-architecture model small enough to train on a laptop."""
+
+    kind: Literal["tiny"]
+    layers: Count
+    """Transformer blocks."""
+    width: Count
+    """Hidden size."""
+    heads: Count
+    """Attention heads; width / heads is the head size."""
+    kv_heads: Count
+    """Key-value heads."""
+    tied: bool = False
+    """Whether the output head shares the embedding's weights."""
+    init_std: Positive = 0.08
+    """Standard deviation of the initial weights."""
+    seed: Seed = 0
+    """Seed of initialisation and warm-up."""
+    warmup: Warmup
+    """How the base model is made."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> "TinyModel":
+        if self.width % self.heads:
+            raise KeyedError("heads", f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        if self.heads % self.kv_heads:
+            raise KeyedError("kv_heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+DataSet = Annotated[ArithmeticSet, Field(description="A data set.")]
+Model = Annotated[TinyModel, Field(description="A base model.")]
+
+
+# --- methods ------------------------------------------------------------------------------------------------
+
+
+class Advantage(Strict):
+    """How rewards become advantages."""
+
+    estimator: Literal["grpo"] = "grpo"
+    """grpo: (r - group mean) / (group standard deviation + epsilon), Eq. 3."""
+    std: Literal["sample", "population"] = "sample"
+    """Divisor of the group variance: n - 1 (the paper's code) or n."""
+    epsilon: Positive = 1e-6
+    """Added to the standard deviation."""
+
+
+class Clipping(Strict):
+    """Bounds of the importance ratio: it is clipped to [1 - clip_low, 1 + clip_high], Eq. 4."""
+
+    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """How far below 1 the ratio may go."""
+    clip_high: Annotated[float, Field(ge=0)] = 0.2
+    """How far above 1 the ratio may go; 0.28 is Clip-higher."""
+
+    @model_validator(mode="after")
+    def _order(self) -> "Clipping":
+        if self.clip_low > self.clip_high:
+            raise KeyedError(
+                "clip_low",
+                f"clip bounds reversed: clip_low ({self.clip_low}) must not exceed clip_high ({self.clip_high})",
+            )
+        return self
+
+
+class Selection(Strict):
+    """Which tokens count when the highest covariances are looked for."""
+
+    scope: Literal["minibatch", "microbatch", "rollout"] = "minibatch"
+    """Tokens that are centred and ranked together: those of one update (the paper's text), of one micro-batch
+    (the paper's code), or of the whole rollout."""
+    policy: Literal["current", "old"] = "current"
+    """Whose log-probabilities enter the covariance: the policy being updated (Eq. 10) or the sampling one.
+    Scope `rollout` chooses once per rollout, before its first update, when both are the same."""
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    """Select at least this many tokens even if the fraction asks for fewer; the paper's code uses 1."""
+
+
+class PolicyGradient(Strict):
+    """Plain policy gradient -A log pi; strictly on-policy, so it wants one update per rollout."""
+
+    name: Literal["policy-gradient"]
+
+
+class PpoClip(Clipping):
+    """PPO's clipped surrogate, Eq. 4."""
+
+    name: Literal["ppo-clip"]
+
+
+class ClipCov(Clipping, Selection):
+    """Clip-Cov, Eq. 11-12: some tokens of high covariance give no gradient."""
+
+    name: Literal["clip-cov"]
+    fraction: Fraction = 2e-4
+    """Share r of tokens detached."""
+    covariance_low: float = 1.0
+    """Lower end of the band from which tokens are drawn."""
+    covariance_high: float = 5.0
+    """Upper end of the band."""
+    clip_low: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """As in ppo-clip; the paper's runs use 1 for both, a mild guard against extreme ratios."""
+    clip_high: Annotated[float, Field(ge=0)] = 1.0
+    """As in ppo-clip."""
+
+    @model_validator(mode="after")
+    def _band(self) -> "ClipCov":
+        if self.covariance_low >= self.covariance_high:
+            raise KeyedError(
+                "covariance_low",
+                f"band reversed: covariance_low ({self.covariance_low}) must be below "
+                f"covariance_high ({self.covariance_high})",
+            )
+        return self
+
+
+class KlCov(Selection):
+    """KL-Cov, Eq. 13-14: tokens of the highest covariance are held to the sampling policy."""
+
+    name: Literal["kl-cov"]
+    fraction: Fraction = 2e-3
+    """Share k of tokens penalised."""
+    coefficient: Annotated[float, Field(ge=0)] = 1.0
+    """Weight beta of the penalty."""
+
+
+Objective = Annotated[PolicyGradient | PpoClip | ClipCov | KlCov, Field(discriminator="name")]
+
+
+class Training(Strict):
+    """The reinforcement-learning loop."""
+
+    steps: Count
+    """Rollout steps."""
+    prompts: Count
+    """Prompts per rollout step, after the group filter."""
+    samples: Count
+    """Responses per prompt: the group size G."""
+    updates: Count
+    """Optimiser updates per rollout step; the prompts are shared out evenly among them."""
+    learning_rate: Positive
+    """Constant rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    gradient_clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    temperature: Positive = 1.0
+    """Sampling temperature of rollouts; log-probabilities are of the tempered policy."""
+    max_response: Count
+    """Response tokens at most; a longer response is cut there and graded as it stands."""
+    filter_groups: bool = True
+    """Drop prompts whose responses are all right or all wrong, and draw further prompts in their place."""
+    max_batches: Count = 10
+    """Generation batches per rollout step at most, while too few prompts pass the filter."""
+    validate_every: Count = 4
+    """Rollout steps between validations."""
+    checkpoint_every: Count = 32
+    """Rollout steps between checkpoints."""
+    micro_batch_tokens: Count = 65536
+    """Padded tokens per forward pass at most."""
+    logprob_chunk: Count = 2048
+    """Tokens whose full-vocabulary logits are held at once."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type; weights stay in float32."""
+
+
+TrainingOverride = create_model(
+    "TrainingOverride",
+    __base__=Strict,
+    __doc__="Training settings that a method changes.",
+    **{
+        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+        for name, field in Training.model_fields.items()
+    },
+)
+
+
+class Method(Strict):
+    """Advantage estimator and objective, and what of the training a method needs to be different."""
+
+    extends: str | None = None
+    """Another method, whose settings this one takes over and changes; its title is not taken over."""
+    title: str | None = None
+    """Name in figures and tables."""
+    advantage: Advantage = Advantage()
+    """How rewards become advantages."""
+    objective: Objective
+    """What is minimised."""
+    training: TrainingOverride | None = None
+    """Training settings that differ from the experiment's."""
+
+
+# --- runs, evaluation, analysis -----------------------------------------------------------------------------
+
+
+class RunGroup(Strict):
+    """Every combination of the listed names becomes one run."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+    """Names from `models`."""
+    train_sets: Annotated[list[str], Field(min_length=1)]
+    """Names from `data`."""
+    methods: Annotated[list[str], Field(min_length=1)]
+    """Names from `methods`."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds of data order, sampling and token selection."""
+
+    def combinations(self) -> Iterator[tuple[str, str, str, int]]:
+        """(model, train set, method, seed) of every run."""
+        return itertools.product(self.models, self.train_sets, self.methods, self.seeds)
+
+
+ProtocolName = Annotated[str, Field(pattern=PROTOCOL_PATTERN)]
+"""greedy, or avg@k, pass@k, maj@k of sampled responses."""
+
+
+class Benchmark(Strict):
+    """A test set and how it is scored."""
+
+    data: str
+    """Name from `data`."""
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)]
+    """The scores to report: greedy, avg@k, pass@k, maj@k. The first one, greedy or avg@k, enters the averages."""
+
+    @property
+    def samples(self) -> int:
+        """Sampled responses per problem: the k of avg@k, or the largest k of the others; 0 when all is greedy."""
+        return max((int(name.split("@")[1]) for name in self.protocols if "@" in name), default=0)
+
+    @model_validator(mode="after")
+    def _protocols(self) -> "Benchmark":
+        if self.protocols[0].startswith(("pass", "maj")):
+            raise KeyedError(
+                "protocols[0]",
+                f"the first protocol enters the averages: found '{self.protocols[0]}'; allowed: greedy or avg@k",
+            )
+        for index, name in enumerate(self.protocols):
+            key = f"protocols[{index}]"
+            if name in self.protocols[:index]:
+                raise KeyedError(key, f"'{name}' is written twice")
+            if name.startswith("avg@") and name != f"avg@{self.samples}":
+                raise KeyedError(
+                    key,
+                    f"found '{name}', which is the mean of all sampled responses; the other protocols ask for "
+                    f"{self.samples}; allowed: avg@{self.samples}",
+                )
+        return self
+
+
+class Evaluation(Strict):
+    """Benchmarks on which base models and final policies are compared."""
+
+    benchmarks: Annotated[dict[Name, Benchmark], Field(min_length=1)]
+    """Named test sets."""
+    temperature: Positive = 0.6
+    """Temperature of sampled responses."""
+    max_response: Count
+    """Response tokens at most."""
+    seed: Seed = 0
+    """Seed of sampling."""
+
+
+class Analysis(Strict):
+    """Settings of the law and of the entropy dynamics."""
+
+    entropy: Literal[
+        "entropy/sequence_mean/after_filter",
+        "entropy/sequence_mean/before_filter",
+        "entropy/token_mean/after_filter",
+        "entropy/token_mean/before_filter",
+    ] = "entropy/sequence_mean/after_filter"
+    """The entropy that enters the law; the paper's Eq. 5 is the default."""
+    forecast_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field([0.15])
+    """Shares of training on which the law is fitted to predict the rest."""
+    resamples: Count = 2000
+    """Bootstrap resamples of every interval."""
+    smoothing: Count = 9
+    """Steps of the centred moving mean in Fig 8."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
+
+
+class RunFilter(Strict):
+    """Which runs a figure or table shows; a list left out means all."""
+
+    models: list[str] | None = None
+    """Names from `models`."""
+    train_sets: list[str] | None = None
+    """Names from `data`."""
+    methods: list[str] | None = None
+    """Names from `methods`."""
+
+    def passes(self, model: str, train_set: str, method: str) -> bool:
+        """Whether a run of these is shown."""
+        return (
+            (self.models is None or model in self.models)
+            and (self.train_sets is None or train_set in self.train_sets)
+            and (self.methods is None or method in self.methods)
+        )

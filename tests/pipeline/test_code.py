@@ -1,0 +1,98 @@
+"""Lint, format and the shape of the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "src/entropy_mechanism"
+ORDER = [
+    "cli",
+    "stages",
+    "report",
+    "figures",
+    "tracking",
+    "analysis",
+    "rl",
+    "evaluation",
+    "rollouts",
+    "rewards",
+    "models",
+    "data",
+    "plan",
+    "schema",
+    "config",
+    "config_errors",
+    "settings",
+    "paths",
+    "statistics",
+    "files",
+]
+"""Imports only ever point down this list."""
+
+
+def run(*command):
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing():
+    run(sys.executable, "-m", "ruff", "check", ".")
+
+
+def test_python_is_formatted():
+    run(sys.executable, "-m", "ruff", "format", "--check", ".")
+
+
+def test_rules_are_formatted():
+    run(sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules")
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted(path.stem for path in (REPOSITORY / "config/experiments").glob("*.yaml"))
+)
+def test_snakemake_lint_finds_nothing(experiment):
+    run(sys.executable, "-m", "snakemake", "--lint", "--config", f"experiment={experiment}")
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__"):
+        return
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:  # relative: inside the package
+                parts = path.relative_to(PACKAGE).parts[: -node.level]
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                imported |= {(parts + tuple(name.split(".")))[0] for name in names}
+            elif (node.module or "").startswith("entropy_mechanism."):
+                imported.add(node.module.split(".")[1])
+            elif node.module == "entropy_mechanism":
+                imported |= {alias.name for alias in node.names if not alias.name.startswith("__")}
+    for other in imported:
+        assert ORDER.index(room) <= ORDER.index(other), f"{room} imports {other}"
+
+
+def test_no_module_is_longer_than_400_lines():
+    assert [path.name for path in modules() if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_the_conda_environment_has_the_pins_of_the_requirements():
+    import yaml
+
+    pins = [
+        line.strip()
+        for line in (REPOSITORY / "requirements/runtime.txt").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    environment = yaml.safe_load((REPOSITORY / "envs/cpu.yaml").read_text())
+    assert environment["dependencies"][-1]["pip"] == pins

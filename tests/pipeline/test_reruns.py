@@ -1,0 +1,172 @@
+"""What is run again, and what is not."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+
+SMOKE = ("--config", "experiment=smoke")
+GRPO = "nano--train--grpo--s1"
+
+
+@pytest.fixture
+def edited(smoke):
+    """Edit files of the finished run's copy; everything is put back afterwards."""
+    kept = {}
+
+    def edit(name, change):
+        path = smoke.root / name
+        kept.setdefault(path, (path.read_bytes(), path.stat()))
+        if change is None:
+            path.unlink()
+        else:
+            before = path.read_text()
+            assert change[0] in before
+            path.write_text(before.replace(*change))
+
+    yield edit
+    for path, (content, stat) in kept.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_finished_experiment_has_nothing_to_do_and_says_so_quickly(smoke):
+    start = time.monotonic()
+    assert "Nothing to be done" in smoke.snakemake(*SMOKE).stdout
+    assert time.monotonic() - start < 10
+
+
+def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
+    edited(f"results/smoke/evaluation/{GRPO}/medium/grades.parquet", None)
+    assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "table": 1, "report": 1, "all": 1}
+
+
+def test_a_methods_coefficient_retrains_that_method_alone(smoke, edited):
+    edited("config/experiments/smoke.yaml", ("fraction: 0.02}", "fraction: 0.02, coefficient: 0.5}"))
+    planned = smoke.planned(*SMOKE)
+    assert (planned["resolve"], planned["train"], planned["sample"], planned["grade"]) == (1, 1, 1, 3)
+    assert "make_model" not in planned
+    text = smoke.snakemake("-n", *SMOKE).stdout
+    assert "Training nano--train--kl-cov--s1" in text
+    assert "Training nano--train--grpo--s1" not in text
+
+
+def test_a_benchmark_setting_samples_again_and_trains_nothing(smoke, edited):
+    edited(
+        "config/experiments/smoke.yaml",
+        ("hard: {data: hard, protocols: [avg@4, pass@4]}", "hard: {data: hard, protocols: [avg@2]}"),
+    )
+    planned = smoke.planned(*SMOKE)
+    assert planned["sample"] == 4
+    assert not {"train", "make_model", "prepare", "fit_law"} & planned.keys()
+
+
+def test_figure_code_redraws_figures_and_fits_nothing(smoke, edited):
+    edited("src/entropy_mechanism/figures/style.py", ("import", "import"))
+    path = smoke.root / "src/entropy_mechanism/figures/style.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert smoke.planned(*SMOKE) == {"figure": 6, "table": 2, "report": 1, "all": 1}
+
+
+def test_forcing_the_law_refits_it_and_redraws_what_shows_it(smoke):
+    planned = smoke.planned(*SMOKE, "-R", "fit_law")
+    assert planned["fit_law"] == 3
+    assert planned["report"] == 1
+    assert planned["figure"] == 3  # Fig 1, 3 and 5 show the law
+    assert not {"train", "sample", "grade", "entropy_dynamics"} & planned.keys()
+
+
+def test_targets_plan_only_what_they_need(workspace):
+    everything = workspace.planned(*SMOKE)
+    assert (everything["train"], everything["figure"], everything["report"]) == (3, 6, 1)
+    fig11 = workspace.planned(*SMOKE, "fig11")
+    assert (fig11["train"], fig11["figure"]) == (2, 1)
+    assert not {"sample", "fit_law", "report"} & fig11.keys()
+    fig08 = workspace.planned(*SMOKE, "fig08")
+    assert fig08["train"] == 1
+    assert workspace.planned(*SMOKE, "data") == {"prepare": 5, "data": 1}
+    assert "train" not in workspace.planned(*SMOKE, "models")
+    assert workspace.planned(*SMOKE, "figures")["figure"] == 6
+    table2 = workspace.planned(*SMOKE, "table2")
+    assert (table2["train"], table2["sample"], table2["table"]) == (2, 3, 1)
+
+
+def test_a_flipped_byte_is_found_by_the_audit(smoke):
+    path = smoke.results / f"smoke/analysis/{GRPO}/law.parquet"
+    content, stat = path.read_bytes(), path.stat()
+    try:
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+        done = smoke.cli("audit", "--results", "results", check=False)
+        assert done.returncode == 1
+        assert "law.parquet" in done.stdout
+        assert "audit: 1 finding" in done.stdout
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["experiment=smok"], "'smok' is not in config/experiments; allowed: smoke, tiny"),
+        (["experiment=smoke", "resluts=x"], "resluts"),
+    ],
+)
+def test_a_wrong_setting_stops_with_one_line_before_any_job(workspace, arguments, expected):
+    done = workspace.snakemake("--config", *arguments, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert expected in line
+    assert "Traceback" not in done.stdout
+    assert not list(workspace.results.glob("s*"))
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_alike(workspace):
+    path = workspace.root / "config/experiments/smoke.yaml"
+    path.write_text(path.read_text().replace("steps: 6", "steps: 60"))
+    target = f"results/smoke/runs/{GRPO}/manifest.json"
+    workspace.snakemake(*SMOKE, "models", "data")
+    whole = workspace.root / "whole"
+    with subprocess.Popen(
+        workspace.command(*SMOKE, target),
+        cwd=workspace.root,
+        env=workspace.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(workspace.results.glob("store/*/checkpoints/step-00001*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (workspace.root / target).exists()
+    workspace.snakemake(*SMOKE, "--unlock")
+    output = workspace.snakemake(*SMOKE, target).stdout
+    (step,) = re.findall(r"going on from step (\d+) of 60", output)
+    assert int(step) >= 10
+    resumed = pd.read_parquet(workspace.root / f"results/smoke/runs/{GRPO}/metrics.parquet")
+    manifest = json.loads((workspace.root / target).read_text())
+
+    arguments = {
+        "--config": workspace.root / f"results/smoke/runs/{GRPO}/run.yaml",
+        "--model": workspace.root / "results/smoke/models/nano/manifest.json",
+        "--train-set": workspace.root / "results/smoke/data/train.parquet",
+        "--validation": workspace.root / "results/smoke/data/validation.parquet",
+        "--store": whole / "store",
+        "--metrics": whole / "metrics.parquet",
+        "--output": whole / "manifest.json",
+        "--results": whole,
+    }
+    workspace.cli("train", *(str(part) for pair in arguments.items() for part in pair))
+    uninterrupted = pd.read_parquet(whole / "metrics.parquet")
+    timed = [name for name in resumed if name.startswith(("time/", "throughput/"))]
+    pd.testing.assert_frame_equal(resumed.drop(columns=timed), uninterrupted.drop(columns=timed), check_exact=True)
+    other = json.loads((whole / "manifest.json").read_text())
+    assert manifest["digests"] == other["digests"]
+    assert manifest["fingerprint"] == other["fingerprint"]

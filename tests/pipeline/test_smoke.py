@@ -1,0 +1,259 @@
+"""The smoke experiment end to end, by content: what stands in every file is recomputed here independently."""
+
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+RUNS = [f"nano--train--{method}--s1" for method in ("grpo", "kl-cov", "on-policy")]
+POLICIES = ["nano--base", *RUNS]
+BENCHMARKS = {"easy": (30, 2, 1, 0), "medium": (30, 3, 1, 4), "hard": (30, 4, 0, 4)}
+"""Problems, operands, greedy responses and sampled responses per problem."""
+
+
+@pytest.fixture(scope="module")
+def root(smoke):
+    return smoke.results / "smoke"
+
+
+def value_modulo_ten(problem):
+    assert re.fullmatch(r"\d([+-]\d)+", problem)
+    return str(eval(problem) % 10)
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_problems_are_right_and_disjoint(root):
+    sizes = {
+        "train": (300, 2, 3),
+        "validation": (50, 2, 3),
+        "easy": (30, 2, 2),
+        "medium": (30, 3, 3),
+        "hard": (30, 4, 4),
+    }
+    seen = set()
+    for name, (count, fewest, most) in sizes.items():
+        frame = pd.read_parquet(root / f"data/{name}.parquet")
+        assert len(frame) == count == frame["id"].nunique()
+        assert [value_modulo_ten(problem) for problem in frame["problem"]] == frame["answer"].tolist()
+        assert {len(problem) // 2 + 1 for problem in frame["problem"]} <= set(range(fewest, most + 1))
+        assert not seen & set(frame["problem"])
+        seen |= set(frame["problem"])
+        statistics = json.loads((root / f"data/{name}.json").read_text())
+        assert statistics["kept"] == count
+        assert statistics["sha256"] == digest(root / f"data/{name}.parquet")
+
+
+def test_models_are_ordinary_hugging_face_folders_with_true_digests(smoke, root):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for path in [root / "models/nano/manifest.json", *(root / f"runs/{run}/manifest.json" for run in RUNS)]:
+        manifest = json.loads(path.read_text())
+        folder = path.parent / manifest["weights"]
+        assert {name: digest(folder / name) for name in manifest["digests"]} == manifest["digests"]
+        assert "model.safetensors" in manifest["digests"]
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert model.config.architectures == ["Qwen2ForCausalLM"]
+        assert sum(p.numel() for p in model.parameters()) == manifest["parameters"]
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "3+4"}], tokenize=False, add_generation_prompt=True
+        )
+        assert text == "<|im_start|>user\n3+4<|im_end|>\n<|im_start|>assistant\n"
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_metrics_have_a_row_per_step_and_lie_in_their_ranges(root, run):
+    settings = yaml.safe_load((root / f"runs/{run}/run.yaml").read_text())
+    frame = pd.read_parquet(root / f"runs/{run}/metrics.parquet")
+    steps = settings["training"]["steps"]
+    assert frame["step"].tolist() == list(range(steps + 1))
+    for name in frame.filter(like="entropy/"):
+        assert frame[name].dropna().between(0, math.log(100), inclusive="neither").all()
+    assert frame["validation/accuracy"].between(0, 1).all()
+    assert frame["reward/mean"].between(0, 1).all()
+    assert (frame["reward/mean"] == frame["outcome/correct"]).all()
+    shares = frame[[f"outcome/{name}" for name in ("correct", "wrong", "no_answer", "timeout", "error")]]
+    assert np.allclose(shares.sum(axis=1), 1)
+    assert frame["length/max"].max() <= settings["training"]["max_response"]
+    assert frame["gradient_steps"].is_monotonic_increasing
+    trained = frame["policy/loss"].notna()
+    assert frame["gradient_steps"].iloc[-1] == trained.sum() * settings["training"]["updates"]
+    assert not trained.iloc[-1]
+    if "kl-cov" in run:
+        assert frame.loc[trained, "selection/fraction"].between(0.01, 0.02).all()
+    else:
+        assert "selection/count" not in frame
+
+
+def test_training_changed_the_policy_and_every_method_differently(smoke, root):
+    manifests = [json.loads((root / f"runs/{run}/manifest.json").read_text()) for run in RUNS]
+    weights = {manifest["digests"]["model.safetensors"] for manifest in manifests}
+    base = json.loads((root / "models/nano/manifest.json").read_text())["digests"]["model.safetensors"]
+    assert len(weights | {base}) == 4
+    assert len({manifest["fingerprint"] for manifest in manifests}) == 3
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_grades_and_scores_follow_from_the_responses(root, policy):
+    folder = root / "evaluation" / policy
+    scores = pd.read_parquet(folder / "scores.parquet").set_index(["benchmark", "protocol"])["score"]
+    entering, weights = [], []
+    for name, (count, _, greedy, sampled) in BENCHMARKS.items():
+        answers = pd.read_parquet(root / f"data/{name}.parquet").set_index("id")["answer"]
+        samples = pd.read_parquet(folder / name / "samples.parquet")
+        grades = pd.read_parquet(folder / name / "grades.parquet")
+        assert len(samples) == len(grades) == count * (greedy + sampled)
+        boxed = [re.findall(r"\\boxed\{(\d)\}", response) for response in samples["response"]]
+        right = [bool(b) and b[-1] == answers[i] for b, i in zip(boxed, samples["problem_id"], strict=True)]
+        assert grades["correct"].tolist() == right
+        assert (grades["correct"] == (grades["outcome"] == "correct")).all()
+        by_decoding = grades.groupby("decoding")["correct"]
+        protocol = "greedy" if greedy else f"avg@{sampled}"
+        entering.append(scores[name, protocol])
+        weights.append(count * (1 if greedy else sampled))
+        if greedy:
+            assert scores[name, "greedy"] == pytest.approx(by_decoding.get_group("greedy").mean())
+        if sampled:
+            solved = grades[grades["decoding"] == "sampled"].groupby("problem_id")["correct"].max()
+            assert scores[name, f"pass@{sampled}"] == pytest.approx(solved.mean())
+    averages = scores[["pooled", "macro"]].droplevel("protocol")
+    assert averages["macro"] == pytest.approx(np.mean(entering))
+    assert averages["pooled"] == pytest.approx(np.average(entering, weights=weights))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_law_is_the_least_squares_fit_of_the_curves(root, run):
+    metrics = pd.read_parquet(root / f"runs/{run}/metrics.parquet")
+    points = metrics[["entropy/sequence_mean/after_filter", "validation/accuracy"]].dropna()
+    design = np.stack([-np.exp(points.iloc[:, 0]), np.ones(len(points))], axis=1)
+    (a, b), *_ = np.linalg.lstsq(design, points.iloc[:, 1], rcond=None)
+    law = pd.read_parquet(root / f"analysis/{run}/law.parquet").iloc[0]
+    assert law["points"] == len(points)
+    assert law[["a", "b", "ceiling"]].tolist() == pytest.approx([a, b, b - a], rel=1e-6, abs=1e-9)
+    assert law["a_low"] <= law["a"] <= law["a_high"]
+
+
+def test_figures_are_drawn_from_the_files_they_name(smoke, root):
+    for name in ("fig01", "fig02", "fig03", "fig05", "fig08", "fig11"):
+        figure = root / "figures" / name
+        assert figure.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
+        png = figure.with_suffix(".png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert int.from_bytes(png[16:20], "big") > 600
+        described = json.loads(figure.with_suffix(".json").read_text())
+        assert described["caption"]
+        assert described["inputs"] == {path: digest(smoke.root / path) for path in described["inputs"]}
+        assert len(pd.read_csv(figure.with_suffix(".csv"))) > 0
+    drawn = pd.read_csv(root / "figures/fig11.csv")
+    ours = drawn[(drawn["source"] == "ours") & drawn["y_name"].str.contains("ntropy")]
+    assert set(ours["run"].dropna()) <= set(RUNS[:2]) | {""}
+    metrics = pd.read_parquet(root / f"runs/{RUNS[0]}/metrics.parquet")
+    expected = metrics["entropy/sequence_mean/after_filter"].dropna()
+    mine = ours[ours["series"].str.fullmatch("GRPO|grpo")]
+    assert sorted(mine["y"].dropna()) == pytest.approx(sorted(expected))
+
+
+def test_tables_hold_the_scores_and_covariances(root):
+    table = pd.read_csv(root / "tables/table2.csv")
+    assert set(table["method"]) == {"base", "grpo", "kl-cov"}
+    scores = pd.read_parquet(root / f"evaluation/{RUNS[0]}/scores.parquet").set_index("benchmark")["score"]
+    row = table[table["method"] == "grpo"].iloc[0]
+    pooled = next(row[name] for name in table.columns if name.startswith("pooled") and "low" not in name)
+    assert pooled in (pytest.approx(scores["pooled"]), pytest.approx(100 * scores["pooled"]))
+    first = pd.read_parquet(root / f"runs/{RUNS[0]}/metrics.parquet").iloc[0]
+    covariances = pd.read_csv(root / "tables/table1.csv").set_index("top_fraction")
+    ours = [name for name in covariances.columns if "nano" in name]
+    assert covariances.loc[0.02, ours[0]] == pytest.approx(first["covariance/top_0.02"])
+
+
+class Page(HTMLParser):
+    """Images and outside addresses of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.resources = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "img":
+            self.images.append(values)
+        for name in ("src", "srcset", "data", "poster"):
+            if values.get(name):
+                self.resources.append(values[name])
+        if tag == "link" and values.get("href"):
+            self.resources.append(values["href"])
+
+
+def test_the_report_is_self_contained_and_shows_everything(smoke, root):
+    text = (root / "report/index.html").read_text()
+    page = Page(text)
+    assert len(page.images) >= 6
+    assert all(image["alt"] for image in page.images)
+    assert all(resource.startswith("data:") for resource in page.resources)
+    assert "@import" not in text
+    for name in [*RUNS, "Table 1", "Table 2"]:
+        assert name in text
+    for run in RUNS:
+        law = pd.read_parquet(root / f"analysis/{run}/law.parquet").iloc[0]
+        assert f"{law['entropy_last']:.3g}"[:4] in text
+    for link in re.findall(r'href="(\.\./[^"]+)"', text):
+        assert (root / "report" / link).is_file(), link
+
+
+def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{smoke.results}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'entropy-mechanism'")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [parent.info.status for parent in parents] == ["FINISHED"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    stages = pd.Series([child.data.tags["stage"] for child in children]).value_counts().to_dict()
+    assert stages == {
+        "prepare": 5,
+        "make_model": 1,
+        "resolve": 3,
+        "train": 3,
+        "sample": 4,
+        "grade": 12,
+        "score": 4,
+        "collect_curves": 3,
+        "fit_law": 3,
+        "entropy_dynamics": 3,
+        "figure": 6,
+        "table": 2,
+        "report": 1,
+    }
+    assert {child.info.status for child in children} == {"FINISHED"}
+    page = (root / "report/index.html").read_text()
+    for child in children:
+        if child.data.tags["stage"] != "train":
+            continue
+        run = child.data.tags["key"]
+        assert child.info.run_id in page
+        frame = pd.read_parquet(root / f"runs/{run}/metrics.parquet")
+        for name in ("entropy/sequence_mean/after_filter", "validation/accuracy", "policy/loss"):
+            history = client.get_metric_history(child.info.run_id, name)
+            expected = frame[["step", name]].dropna()
+            assert [(p.step, p.value) for p in sorted(history, key=lambda p: p.step)] == [
+                (int(step), pytest.approx(value)) for step, value in expected.itertuples(index=False)
+            ]
+        assert child.data.params["objective.name"] in ("ppo-clip", "kl-cov", "policy-gradient")
+        manifest = root / f"runs/{run}/manifest.json"
+        assert digest(manifest) in child.data.tags.values()
+
+
+def test_the_audit_agrees_with_the_files(smoke):
+    assert "audit: 0 findings" in smoke.cli("audit", "--results", "results").stdout

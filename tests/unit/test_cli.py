@@ -1,0 +1,167 @@
+"""The command line: quick help for every stage, and failures as one line."""
+
+import argparse
+import re
+import subprocess
+import sys
+
+import pytest
+
+from entropy_mechanism import cli, schema
+
+STAGES = next(
+    action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
+).choices
+
+
+def run(capsys, *argv):
+    """Exit status, stdout and stderr of one call in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(part) for part in argv])
+    captured = capsys.readouterr()
+    code = caught.value.code
+    if isinstance(code, str):  # sys.exit prints a text and exits with status 1
+        return 1, captured.out, captured.err + code + "\n"
+    return code or 0, captured.out, captured.err
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage):
+    status, text, _ = run(capsys, stage, "--help")
+    assert status == 0
+    assert STAGES[stage].description in " ".join(text.split())
+    for action in STAGES[stage]._actions:
+        assert action.help, f"{stage} {action.dest} has no help"
+        assert all(option in text for option in action.option_strings)
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if not re.match(r"track|audit|schema", name)])
+def test_help_of_a_stage_names_its_outputs_and_inputs(capsys, stage):
+    _, text, _ = run(capsys, stage, "--help")
+    assert re.search(r"output: |--outputs ", text)
+    assert re.search(r"input: |--(frames|grades|items) ", text)
+
+
+def test_help_lists_every_stage(capsys):
+    status, text, _ = run(capsys, "--help")
+    assert status == 0
+    assert len(STAGES) > 15
+    assert all(re.search(rf"^ +{stage}\s", text, re.MULTILINE) for stage in STAGES)
+
+
+def test_a_wrong_option_shows_the_usage(capsys):
+    status, _, text = run(capsys, "resolve", "--run", "x")
+    assert status == 2
+    assert "the following arguments are required: --experiment, --output" in text
+
+
+EXPERIMENT = """
+title: wrong
+data: {train: {kind: arithmetic, split: train, operands: [2, 3], problems: 10}}
+validation: trian
+models: {nano: {kind: tiny, layers: 1, width: 8, heads: 1, kv_heads: 1, warmup: {steps: 1}}}
+methods: {grpo: {objective: {name: ppo-clip}}}
+training: {steps: 1, prompts: 2, samples: 2, updates: 1, learning_rate: 1e-3, max_response: 8}
+runs: [{models: [nano], train_sets: [train], methods: [grpo], seeds: [1]}]
+evaluation: {max_response: 8, benchmarks: {easy: {data: train, protocols: [greedy]}}}
+"""
+
+
+def resolve(experiment, tmp_path, name="nano--train--grpo--s1"):
+    output = tmp_path / "run.yaml"
+    return ["resolve", "--experiment", experiment, "--run", name, "--output", output, "--results", tmp_path]
+
+
+def test_a_stage_reads_its_experiment_and_ends_with_status_0(capsys, tmp_path):
+    path = tmp_path / "right.yaml"
+    path.write_text(EXPERIMENT.replace("trian", "train"))
+    assert run(capsys, *resolve(path, tmp_path))[0] == 0
+    assert "run: nano--train--grpo--s1" in (tmp_path / "run.yaml").read_text()
+
+
+def test_a_missing_experiment_is_one_line(capsys, tmp_path):
+    absent = tmp_path / "absent.yaml"
+    assert run(capsys, *resolve(absent, tmp_path)) == (1, "", f"error: {absent}: no such file\n")
+
+
+def test_a_wrong_experiment_is_one_line(capsys, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(EXPERIMENT)
+    status, _, text = run(capsys, *resolve(path, tmp_path))
+    assert status == 1
+    assert text == (
+        f"error: {path}: validation: 'trian' is not defined in data; allowed: train (did you mean 'train'?)\n"
+    )
+
+
+def test_an_unknown_run_is_one_line(capsys, tmp_path):
+    path = tmp_path / "right.yaml"
+    path.write_text(EXPERIMENT.replace("trian", "train"))
+    status, _, text = run(capsys, *resolve(path, tmp_path, "nano--train--gpro--s1"))
+    assert status == 1
+    assert re.fullmatch(r"error: no run is named 'nano--train--gpro--s1'; .*\n", text)
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (ValueError("first line\n  second line"), "error: first line second line\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.parquet"),
+            "error: No such file or directory: a.parquet\n",
+        ),
+        (PermissionError(13, "Permission denied", "b"), "error: Permission denied: b\n"),
+        (OSError("disk full"), "error: disk full\n"),
+    ],
+)
+def test_what_a_stage_raises_becomes_one_line(capsys, monkeypatch, failure, line):
+    def fail(**arguments):
+        raise failure
+
+    monkeypatch.setattr(cli, "_stage", lambda module, function: fail)
+    assert run(capsys, "audit") == (1, "", line)
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback(monkeypatch):
+    def fail(**arguments):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(cli, "_stage", lambda module, function: fail)
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main(["audit"])
+
+
+@pytest.mark.parametrize("status", [0, 1, 75])
+def test_a_stage_chooses_its_exit_status(capsys, monkeypatch, status):
+    monkeypatch.setattr(cli, "_stage", lambda module, function: lambda **arguments: status)
+    assert run(capsys, "audit")[0] == status
+
+
+@pytest.mark.parametrize("kind", schema.FILES)
+def test_schemas_are_printed(capsys, kind):
+    assert run(capsys, "schema", kind)[:2] == (0, schema.text(kind))
+
+
+def test_a_failing_command_prints_no_traceback_and_exits_with_status_1(tmp_path):
+    absent = tmp_path / "absent.parquet"
+    config = tmp_path / "run.yaml"
+    config.write_text("seed: one\n")
+    base = [sys.executable, "-m", "entropy_mechanism", "collect-curves", "--metrics", absent, "--source", absent]
+    outputs = ["--runs", tmp_path / "runs", "--curves", tmp_path / "curves", "--results", tmp_path]
+    result = subprocess.run([*base, "--config", config, *outputs], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {config}: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_imports_nothing_heavy():
+    program = """
+import sys
+from entropy_mechanism import cli
+try:
+    cli.main(["train", "--help"])
+except SystemExit:
+    print(sorted({"torch", "mlflow", "matplotlib", "transformers", "pandas", "numpy"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
