@@ -39,9 +39,17 @@ include: "rules/figures.smk"
 include: "rules/report.smk"
 
 
+# Every file is asked for, not just the report: whatever was deleted is made again, and what follows from it.
 rule all:
     default_target: True
     input:
+        rules.data.input,
+        rules.models.input,
+        rules.training.input,
+        rules.evaluation.input,
+        rules.analysis.input,
+        rules.figures.input,
+        rules.tables.input,
         PATHS.report,
 
 

@@ -17,6 +17,8 @@ shell.prefix(
 )
 TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
 
+FIGURE_FILES = ("pdf", "png", "csv", "json")
+TABLE_FILES = ("csv", "md", "json")
 BENCHMARKS = EXPERIMENT.evaluation.benchmarks
 
 # One run of the workflow is one parent run in MLflow; jobs learn its name from the environment.

@@ -1,6 +1,7 @@
 rule data:
     input:
         [PATHS.data(name) for name in PLAN.data_sets],
+        [PATHS.data_statistics(name) for name in PLAN.data_sets],
 
 
 rule prepare:

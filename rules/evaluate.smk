@@ -1,5 +1,7 @@
 rule evaluation:
     input:
+        [PATHS.samples(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
+        [PATHS.grades(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
         [PATHS.scores(policy) for policy in PLAN.policies],
 
 

@@ -1,18 +1,18 @@
 rule figures:
     input:
-        [PATHS.figure("png", name) for name in EXPERIMENT.figures],
+        [PATHS.figure(suffix, name) for name in EXPERIMENT.figures for suffix in FIGURE_FILES],
 
 
 rule tables:
     input:
-        [PATHS.table("csv", name) for name in EXPERIMENT.tables],
+        [PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
 
 
 rule figure:
     input:
         lambda wildcards: frames_of(wildcards.figure),
     output:
-        [PATHS.figure(suffix) for suffix in ("pdf", "png", "csv", "json")],
+        [PATHS.figure(suffix) for suffix in FIGURE_FILES],
     log:
         PATHS.log("figure", "{figure}"),
     conda:
@@ -30,7 +30,7 @@ rule table:
     input:
         lambda wildcards: frames_of(wildcards.table),
     output:
-        [PATHS.table(suffix) for suffix in ("csv", "md", "json")],
+        [PATHS.table(suffix) for suffix in TABLE_FILES],
     log:
         PATHS.log("table", "{table}"),
     conda:
@@ -51,7 +51,7 @@ for name in EXPERIMENT.figures:
         name:
             name
         input:
-            PATHS.figure("png", name),
+            [PATHS.figure(suffix, name) for suffix in FIGURE_FILES],
 
 
 for name in EXPERIMENT.tables:
@@ -60,4 +60,4 @@ for name in EXPERIMENT.tables:
         name:
             name
         input:
-            PATHS.table("csv", name),
+            [PATHS.table(suffix, name) for suffix in TABLE_FILES],

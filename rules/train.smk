@@ -1,5 +1,7 @@
 rule training:
     input:
+        [PATHS.run_config(name) for name in PLAN.runs],
+        [PATHS.run_metrics(name) for name in PLAN.runs],
         [PATHS.run_manifest(name) for name in PLAN.runs],
 
 

@@ -6,7 +6,7 @@ generated from the same classes (`entropy-mechanism schema`).
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -263,6 +263,13 @@ def read_run_config(path: Path | str) -> RunConfig:
         return RunConfig.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error, RunConfig)}") from None
+
+
+def chosen(option: str, name: str, known: Mapping[str, Any]) -> Any:
+    """The entry that a command-line option names. Raises `ConfigError` listing what there is."""
+    if name not in known:
+        raise ConfigError(f"{option}: '{name}' is not defined; {options(name, known)}")
+    return known[name]
 
 
 def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> Site:

@@ -168,8 +168,8 @@ def test_tables_hold_the_scores_and_covariances(root):
     assert set(table["method"]) == {"base", "grpo", "kl-cov"}
     scores = pd.read_parquet(root / f"evaluation/{RUNS[0]}/scores.parquet").set_index("benchmark")["score"]
     row = table[table["method"] == "grpo"].iloc[0]
-    pooled = next(row[name] for name in table.columns if name.startswith("pooled") and "low" not in name)
-    assert pooled in (pytest.approx(scores["pooled"]), pytest.approx(100 * scores["pooled"]))
+    assert row["pooled"] == pytest.approx(scores["pooled"])
+    assert row["easy greedy"] == pytest.approx(scores["easy"])
     first = pd.read_parquet(root / f"runs/{RUNS[0]}/metrics.parquet").iloc[0]
     covariances = pd.read_csv(root / "tables/table1.csv").set_index("top_fraction")
     ours = [name for name in covariances.columns if "nano" in name]
@@ -199,7 +199,7 @@ def test_the_report_is_self_contained_and_shows_everything(smoke, root):
     text = (root / "report/index.html").read_text()
     page = Page(text)
     assert len(page.images) >= 6
-    assert all(image["alt"] for image in page.images)
+    assert all(image["alt"] for image in page.images if image.get("src"))
     assert all(resource.startswith("data:") for resource in page.resources)
     assert "@import" not in text
     for name in [*RUNS, "Table 1", "Table 2"]:

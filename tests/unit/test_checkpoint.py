@@ -59,7 +59,8 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_sound_checkpoint(tmp_path):
         print("ready", flush=True)
         step = 1
         while True:
-            checkpoint.save(Path({str(tmp_path)!r}), step, {{"step": step, "w": torch.full((300_000,), float(step))}})
+            weights = torch.full((300_000,), float(step))
+            checkpoint.save(Path({str(tmp_path)!r}), step, {{"step": step, "w": weights}})
             step += 1
         """
     )

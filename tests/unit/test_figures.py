@@ -341,16 +341,16 @@ def test_table2_has_a_row_per_policy_with_intervals_and_both_averages(many):
         ["tiny-s", m] for m in ("base", "grpo", "kl-cov")
     ]
     assert len(table) == 4 * 3
-    assert table2.benchmarks_of(table) == ["easy", "hard", "pooled", "macro"]
+    assert table2.benchmarks_of(table) == ["easy greedy", "hard greedy", "pooled", "macro"]
     row = table[(table["model"] == "tiny-s") & (table["method"] == "kl-cov")].iloc[0]
-    assert row["easy"] == pytest.approx((0.82 + 0.92) / 2)
-    assert (row["easy_low"], row["easy_high"]) == pytest.approx((0.82, 0.92))
+    assert row["easy greedy"] == pytest.approx((0.82 + 0.92) / 2)
+    assert (row["easy greedy_low"], row["easy greedy_high"]) == pytest.approx((0.82, 0.92))
     assert row["seeds"] == 2
 
 
 def test_table2_prints_the_best_of_each_model_bold(frames):
     lines = table2.markdown(table2.table(frames)).splitlines()
-    assert lines[0] == "| Model | Method | easy | hard | average, pooled | average, macro |"
+    assert lines[0] == "| Model | Method | easy greedy | hard greedy | average, pooled | average, macro |"
     easy = {line.split(" | ")[1]: line.split(" | ")[2] for line in lines[2:]}
     assert [name for name, cell in easy.items() if cell.startswith("**")] == ["On-policy GRPO"]
     assert easy["On-policy GRPO"] == "**88.0** [83.0, 93.0]"

@@ -82,8 +82,8 @@ def test_a_box_is_found_exactly_when_one_is_closed(text):
 
 def test_a_very_long_response_of_open_boxes_is_read_quickly():
     start = time.perf_counter()
-    assert last_boxed("\\boxed{" * 2000) is None
-    assert time.perf_counter() - start < 5
+    assert last_boxed("\\boxed{" * 100_000) is None
+    assert time.perf_counter() - start < 5  # quadratic work would take minutes
 
 
 # --- exact and integer answers ------------------------------------------------------------------------------

@@ -13,55 +13,64 @@ CAPTION = (
     "mean over benchmarks; in the paper the two rank the methods of the 7B model differently."
 )
 AVERAGES = {"pooled": "average, pooled", "macro": "average, macro"}
-KEYS = ["model", "train_set", "method", "protocol", "seeds"]
+KEYS = ["model", "train_set", "method", "seeds"]
 
 
 def table(frames: style.Frames) -> pd.DataFrame:
-    """One row per model, train set, method, protocol; per benchmark `X`, `X_low`, `X_high` as shares (0–1).
+    """One row per model, train set and method; per score `X`, `X_low`, `X_high` as shares (0–1).
 
-    Benchmarks come in the order of their first appearance, the averages last. A base model has no train set.
+    A score's name is its benchmark and protocol. First come those that enter the averages (the first protocol
+    of each benchmark), then the averages, then the other protocols. A base model has no train set.
     """
     scores = frames["scores"].copy()
     base = scores["method"] == "base"
     scores["train_set"] = scores["train_set"].where(~base, "").fillna("")
-    groups = scores.groupby(["model", "train_set", "method", "protocol", "benchmark"], sort=False)
-    means = groups.agg(score=("score", "mean"), low=("low", "mean"), high=("high", "mean")).reset_index()
-    seeds = scores.groupby(["model", "train_set", "method", "protocol"])["policy"].nunique()
-    benchmarks = [name for name in scores["benchmark"].unique() if name not in AVERAGES]
-    benchmarks += [name for name in AVERAGES if name in set(scores["benchmark"])]
+    names = _names(scores)
+    scores["name"] = [names[key] for key in zip(scores["benchmark"], scores["protocol"], strict=True)]
+    policies = scores.groupby(["model", "train_set", "method"])
+    means = scores.groupby(["model", "train_set", "method", "name"]).agg(
+        score=("score", "mean"), low=("low", "mean"), high=("high", "mean")
+    )
     ranks = {model: i for i, model in enumerate(style.model_order(scores["model"], frames["runs"]))}
     methods = {method: i for i, method in enumerate(style.method_order(scores["method"]))}
-    protocols = {protocol: i for i, protocol in enumerate(scores["protocol"].unique())}
+    ordered = sorted(policies.groups, key=lambda key: (ranks[key[0]], key[1], methods[key[2]]))
     rows = []
-    for key, here in means.groupby(["model", "train_set", "method", "protocol"]):
-        row = dict(zip(KEYS, [*key, int(seeds[key])], strict=True))
-        cells = here.set_index("benchmark")
-        for name in benchmarks:
+    for key in ordered:
+        row = dict(zip(KEYS, [*key, policies["policy"].nunique()[key]], strict=True))
+        for name in names.values():
             for suffix, column in (("", "score"), ("_low", "low"), ("_high", "high")):
-                row[name + suffix] = cells[column].get(name, float("nan"))
-        rows.append((ranks[key[0]], protocols[key[3]], key[1], methods[key[2]], row))
-    ordered = sorted(rows, key=lambda entry: entry[:4])
-    columns = KEYS + [name + suffix for name in benchmarks for suffix in ("", "_low", "_high")]
-    return pd.DataFrame([row for *_, row in ordered], columns=columns)
+                row[name + suffix] = means[column].get((*key, name), float("nan"))
+        rows.append(row)
+    columns = KEYS + [name + suffix for name in names.values() for suffix in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _names(scores: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Column of each (benchmark, protocol), in the order of the columns."""
+    pairs = list(dict.fromkeys(zip(scores["benchmark"], scores["protocol"], strict=True)))
+    averages = [pair for pair in pairs if pair[0] in AVERAGES]
+    first = {pair[0]: pair for pair in reversed(pairs)}
+    entering = [pair for pair in first.values() if pair not in averages][::-1]
+    others = [pair for pair in pairs if pair not in averages and pair not in entering]
+    ordered = entering + sorted(averages, key=lambda pair: list(AVERAGES).index(pair[0])) + others
+    return {pair: pair[0] if pair in averages else " ".join(pair) for pair in ordered}
 
 
 def benchmarks_of(frame: pd.DataFrame) -> list[str]:
-    """The benchmark columns of `table`'s frame."""
+    """The scores among the columns of `table`'s frame."""
     return [name for name in frame.columns if f"{name}_low" in frame.columns]
 
 
 def display(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cells as shown: `51.2 [48.0, 54.1]` in percent, the best of a model and protocol in bold."""
+    """The cells as shown: `51.2 [48.0, 54.1]` in percent, the best of a model in bold."""
     shown = pd.DataFrame({"Model": [style.model_label(model) for model in frame["model"]]}, index=frame.index)
     if frame.loc[frame["method"] != "base", "train_set"].nunique() > 1:
         shown["Trained on"] = frame["train_set"].replace("", "–")
     shown["Method"] = [style.method_label(method) for method in frame["method"]]
-    if frame["protocol"].nunique() > 1:
-        shown["Protocol"] = frame["protocol"]
     if frame["seeds"].gt(1).any():
         shown["Seeds"] = frame["seeds"].astype(str)
     for name in benchmarks_of(frame):
-        groups = frame.groupby(["model", "protocol"])[name]
+        groups = frame.groupby("model")[name]
         best = (frame[name] == groups.transform("max")) & (groups.transform("count") > 1)
         values = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], best, strict=True)
         shown[AVERAGES.get(name, name)] = [_cell(*value) for value in values]

@@ -1,33 +1,23 @@
 r"""Finding the final answer: the content of the last balanced `\boxed{…}` of a response."""
 
-_OPENING = r"\boxed{"
+import re
+
+_PIECE = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
     r"""Content of the last `\boxed{…}` whose braces balance, or None when there is none.
 
-    A box that is never closed does not count. Escaped braces (`\{`, `\}`) are part of the content and do not
-    open or close anything.
+    The last is the one that opens last. A box that is never closed does not count. Escaped braces (`\{`, `\}`)
+    are part of the content and do not open or close anything. One pass, however long and broken the text.
     """
-    start = text.rfind(_OPENING)
-    while start != -1:
-        content = _balanced(text, start + len(_OPENING))
-        if content is not None:
-            return content.strip()
-        start = text.rfind(_OPENING, 0, start)
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """The text from `start` to the brace that closes an already opened one."""
-    depth, index = 1, start
-    while index < len(text):
-        character = text[index]
-        if character == "\\":
-            index += 2
-            continue
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return text[start:index]
-        index += 1
-    return None
+    open_braces: list[int | None] = []  # where the content starts for a box, None for any other brace
+    last: tuple[int, int] | None = None
+    for piece in _PIECE.finditer(text):
+        if piece[0] in ("\\boxed{", "{"):
+            open_braces.append(piece.end() if piece[0] != "{" else None)
+        elif piece[0] == "}" and open_braces:
+            start = open_braces.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = (start, piece.start())
+    return None if last is None else text[slice(*last)].strip()

@@ -9,7 +9,7 @@ from entropy_mechanism.rewards.boxed import last_boxed
 
 MAX_ANSWER = 500
 """Characters of an answer at most; longer ones are wrong without being parsed."""
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 class Outcome(StrEnum):
@@ -27,7 +27,7 @@ def grade(response: str, answer: str) -> Outcome:
     given = last_boxed(response)
     if not given:
         return Outcome.NO_ANSWER
-    given, answer = given.removesuffix(".").strip(), answer.strip()
+    given, answer = (text.strip().removesuffix(".").strip() for text in (given, answer))
     if given == answer:
         return Outcome.CORRECT
     if len(given) > MAX_ANSWER:

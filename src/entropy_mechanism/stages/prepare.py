@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import chosen, load_experiment
 from entropy_mechanism.data.arithmetic import generate
 from entropy_mechanism.data.problems import to_frame
 
 
 def prepare(experiment: Path, data: str, output: Path, statistics: Path, results: Path) -> None:
     """Make one data set of an experiment."""
-    settings = load_experiment(experiment).data[data]
+    settings = chosen("--data", data, load_experiment(experiment).data)
     params = settings.model_dump(mode="json")
     with tracking.stage("prepare", data, results=results, params=params, outputs=[output, statistics]) as record:
         frame = to_frame(generate(settings, source=data))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from entropy_mechanism.paths import RESERVED
 from entropy_mechanism.tracking.provenance import vanished
 from entropy_mechanism.tracking.records import (
     FINISHED,
@@ -18,7 +19,6 @@ from entropy_mechanism.tracking.records import (
 )
 
 AUDITED = ("data", "models", "runs", "evaluation", "analysis", "figures", "tables", "report")
-_NOT_EXPERIMENTS = ("records", "store", "mlartifacts", "mlruns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,7 @@ def _compare(path: Path, output: File, record: Record, results: Path) -> list[Fi
 
 def _files_of_experiments(results: Path) -> list[Path]:
     """Every file in the audited folders of every experiment."""
-    experiments = (
-        folder for folder in results.glob("*") if folder.is_dir() and folder.name not in _NOT_EXPERIMENTS
-    )
+    experiments = (folder for folder in results.glob("*") if folder.is_dir() and folder.name not in RESERVED)
     return [
         path
         for experiment in experiments
