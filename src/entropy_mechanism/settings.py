@@ -255,8 +255,6 @@ class Training(Strict):
     """Padded tokens per forward pass at most."""
     logprob_chunk: Count = 2048
     """Tokens whose full-vocabulary logits are held at once."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type; weights stay in float32."""
 
 
 TrainingOverride = create_model(

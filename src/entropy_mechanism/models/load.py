@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+logging.disable_progress_bar()  # a bar for every file read would bury the progress of training
 
 
 def load_policy(path: Path | str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:

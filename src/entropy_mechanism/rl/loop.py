@@ -192,7 +192,7 @@ class Trainer:
 
     def check_parity(self, rollout: Rollout, statistics: TokenStatistics) -> None:
         """Stop when the engine sampled from another policy than the trainer holds."""
-        if self.config.training.dtype != "float32" or not rollout.responses:
+        if not rollout.responses:
             return
         engine = torch.tensor([value for values in rollout.engine_logprobs for value in values])
         difference = (engine - statistics.logprob_N).abs().max().item()

@@ -75,7 +75,7 @@ class _Responder:
     def answer(self, benchmark: str, problems: Path) -> pd.DataFrame:
         """One row per response: once greedily, and so many times at the evaluation's temperature, as asked for."""
         if self.engine is None:
-            self.engine = TransformersEngine(load_policy(self.source.weights, "float32"), len(self.tokenizer))
+            self.engine = TransformersEngine(load_policy(self.source.weights), len(self.tokenizer))
         ids = [problem.id for problem in from_frame(pd.read_parquet(problems), str(problems))]
         asked = [question.prompt_ids for question in questions(problems, self.tokenizer)]
         rows = []

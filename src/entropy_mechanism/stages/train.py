@@ -89,7 +89,7 @@ def _train(
 ) -> None:
     base = manifest.read(model)
     base.verify()
-    policy = load_policy(base.weights, run.training.dtype)
+    policy = load_policy(base.weights)
     tokenizer = load_tokenizer(base.weights)
     log = MetricsLog(folder / "metrics.jsonl", run)
     trainer = Trainer(
