@@ -8,13 +8,17 @@ PROFILE := $(CURDIR)/workflow/profiles/local
 # Options for Snakemake or pytest, e.g. make run ARGS="--config experiment=smoke"
 ARGS ?=
 
-.PHONY: run test environment clean
+.PHONY: run test torture environment clean
 
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
 
 test: $(READY)
 	$(VENV)/bin/pytest $(ARGS)
+
+# Kills one training run at 200 random moments and compares its end; ARGS="--kills 1000 --seed 7" for another one.
+torture: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/pipeline/torture.py $(ARGS)
 
 environment: $(READY)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from entropy_mechanism import __version__
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.paths import RESULTS_VARIABLE
+from entropy_mechanism.rl.errors import PermanentError
 
 Arguments = argparse.Namespace
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = call(**arguments)
-    except (ConfigError, ValueError, OSError) as error:
+    except (ConfigError, PermanentError, ValueError, OSError) as error:
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
         sys.exit(f"error: {' '.join(str(message).split())}")
     sys.exit(status if isinstance(status, int) else 0)
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
-        _out("--output", "manifest of the final policy"))  # fmt: skip
+        _out("--output", "manifest of the final policy"), DEADLINE, RETRY)  # fmt: skip
     add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
         EXPERIMENT, _in("--policy", "manifest of the policy"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
@@ -129,6 +130,18 @@ RESULTS = (
         "default": Path(os.environ.get(RESULTS_VARIABLE, "results")),
         "help": f"folder of results and records; ${RESULTS_VARIABLE} when set",
     },
+)
+DEADLINE = (
+    "--deadline-seconds",
+    {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "write a checkpoint and exit with status 75 before the process has run so long",
+    },
+)
+RETRY = (
+    "--retry",
+    {"action": "store_true", "help": "try again although an earlier attempt failed for good (failed.json)"},
 )
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})

@@ -21,27 +21,34 @@ from entropy_mechanism.config_errors import (
     options,
     shown,
 )
-from entropy_mechanism.paths import RESERVED
-from entropy_mechanism.settings import (
+from entropy_mechanism.methods import (
     Advantage,
-    Analysis,
-    ArithmeticSet,
-    Benchmark,
+    Aggregation,
+    Cispo,
     ClipCov,
     Clipping,
-    DataSet,
-    Evaluation,
+    Gspo,
     KlCov,
     Method,
-    Model,
-    Name,
     Objective,
     PolicyGradient,
     PpoClip,
+    Regularisation,
+    RewardModel,
+    Selection,
+)
+from entropy_mechanism.paths import RESERVED
+from entropy_mechanism.settings import (
+    Analysis,
+    ArithmeticSet,
+    Benchmark,
+    DataSet,
+    Evaluation,
+    Model,
+    Name,
     RunFilter,
     RunGroup,
     Seed,
-    Selection,
     Strict,
     Teacher,
     TinyModel,
@@ -120,8 +127,9 @@ class Experiment(Strict):
         """The training settings fit every method."""
         for name, method in self.methods.items():
             training = self.training_of(name)
-            if method.advantage.estimator == "grpo" and training.samples < 2:
-                raise self._unfit(name, "samples", "GRPO compares the responses of a prompt", "2 or more")
+            if method.advantage.estimator != "reinforce++" and training.samples < 2:
+                reason = f"{method.advantage.estimator} compares the responses of a prompt"
+                raise self._unfit(name, "samples", reason, "2 or more")
             if training.prompts % training.updates:
                 shared = "the prompts are shared out evenly among the updates"
                 raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
@@ -159,6 +167,8 @@ class RunConfig(Strict):
     seed: Seed
     advantage: Advantage
     objective: Objective
+    regularisation: Regularisation
+    aggregation: Aggregation
     training: Training
 
     @property
@@ -176,7 +186,7 @@ class RunConfig(Strict):
     @property
     def science(self) -> dict[str, Any]:
         """What determines the result beside the data: everything but the names."""
-        return self.model_dump(mode="json", include={"seed", "advantage", "objective", "training"})
+        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method"})
 
 
 class Site(Strict):
@@ -342,19 +352,24 @@ def _merged(base: Any, change: Any) -> Any:
 __all__ = [
     "BASE",
     "Advantage",
+    "Aggregation",
     "Analysis",
     "ArithmeticSet",
     "Benchmark",
+    "Cispo",
     "ClipCov",
     "Clipping",
     "ConfigError",
     "Evaluation",
     "Experiment",
+    "Gspo",
     "KlCov",
     "Method",
     "Objective",
     "PolicyGradient",
     "PpoClip",
+    "Regularisation",
+    "RewardModel",
     "RunConfig",
     "RunFilter",
     "RunGroup",

@@ -107,6 +107,8 @@ class Plan:
             seed=run.seed,
             advantage=method.advantage,
             objective=method.objective,
+            regularisation=method.regularisation,
+            aggregation=method.aggregation,
             training=self.experiment.training_of(run.method),
         )
 

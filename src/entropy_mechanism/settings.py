@@ -1,10 +1,10 @@
-"""The sections an experiment is made of: data sets, base models, methods, training, evaluation, analysis."""
+"""The sections an experiment is made of: data sets, base models, training, evaluation, analysis."""
 
 import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from entropy_mechanism.config_errors import NAME_PATTERN, PROTOCOL_PATTERN, KeyedError
 
@@ -126,100 +126,7 @@ DataSet = Annotated[ArithmeticSet, Field(description="A data set.")]
 Model = Annotated[TinyModel, Field(description="A base model.")]
 
 
-# --- methods ------------------------------------------------------------------------------------------------
-
-
-class Advantage(Strict):
-    """How rewards become advantages."""
-
-    estimator: Literal["grpo"] = "grpo"
-    """grpo: (r - group mean) / (group standard deviation + epsilon), Eq. 3."""
-    std: Literal["sample", "population"] = "sample"
-    """Divisor of the group variance: n - 1 (the paper's code) or n."""
-    epsilon: Positive = 1e-6
-    """Added to the standard deviation."""
-
-
-class Clipping(Strict):
-    """Bounds of the importance ratio: it is clipped to [1 - clip_low, 1 + clip_high], Eq. 4."""
-
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """How far below 1 the ratio may go."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.2
-    """How far above 1 the ratio may go; 0.28 is Clip-higher."""
-
-    @model_validator(mode="after")
-    def _order(self) -> "Clipping":
-        if self.clip_low > self.clip_high:
-            raise KeyedError(
-                "clip_low",
-                f"clip bounds reversed: clip_low ({self.clip_low}) must not exceed clip_high ({self.clip_high})",
-            )
-        return self
-
-
-class Selection(Strict):
-    """Which tokens count when the highest covariances are looked for."""
-
-    scope: Literal["minibatch", "microbatch", "rollout"] = "minibatch"
-    """Tokens that are centred and ranked together: those of one update (the paper's text), of one micro-batch
-    (the paper's code), or of the whole rollout."""
-    policy: Literal["current", "old"] = "current"
-    """Whose log-probabilities enter the covariance: the policy being updated (Eq. 10) or the sampling one.
-    Scope `rollout` chooses once per rollout, before its first update, when both are the same."""
-    min_tokens: Annotated[int, Field(ge=0)] = 0
-    """Select at least this many tokens even if the fraction asks for fewer; the paper's code uses 1."""
-
-
-class PolicyGradient(Strict):
-    """Plain policy gradient -A log pi; strictly on-policy, so it wants one update per rollout."""
-
-    name: Literal["policy-gradient"]
-
-
-class PpoClip(Clipping):
-    """PPO's clipped surrogate, Eq. 4."""
-
-    name: Literal["ppo-clip"]
-
-
-class ClipCov(Clipping, Selection):
-    """Clip-Cov, Eq. 11-12: some tokens of high covariance give no gradient."""
-
-    name: Literal["clip-cov"]
-    fraction: Fraction = 2e-4
-    """Share r of tokens detached."""
-    covariance_low: float = 1.0
-    """Lower end of the band from which tokens are drawn."""
-    covariance_high: float = 5.0
-    """Upper end of the band."""
-    clip_low: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """As in ppo-clip; the paper's runs use 1 for both, a mild guard against extreme ratios."""
-    clip_high: Annotated[float, Field(ge=0)] = 1.0
-    """As in ppo-clip."""
-
-    @model_validator(mode="after")
-    def _band(self) -> "ClipCov":
-        if self.covariance_low >= self.covariance_high:
-            raise KeyedError(
-                "covariance_low",
-                f"band reversed: covariance_low ({self.covariance_low}) must be below "
-                f"covariance_high ({self.covariance_high})",
-            )
-        return self
-
-
-class KlCov(Selection):
-    """KL-Cov, Eq. 13-14: tokens of the highest covariance are held to the sampling policy."""
-
-    name: Literal["kl-cov"]
-    fraction: Fraction = 2e-3
-    """Share k of tokens penalised."""
-    coefficient: Annotated[float, Field(ge=0)] = 1.0
-    """Weight beta of the penalty."""
-
-
-Objective = Annotated[PolicyGradient | PpoClip | ClipCov | KlCov, Field(discriminator="name")]
+# --- training ---------------------------------------------------------------------------------------------
 
 
 class Training(Strict):
@@ -251,36 +158,14 @@ class Training(Strict):
     """Rollout steps between validations."""
     checkpoint_every: Count = 32
     """Rollout steps between checkpoints."""
+    record_tokens_every: Annotated[int, Field(ge=0)] = 0
+    """Rollout steps between records of every token, written to the run's store folder; 0 records none."""
+    max_skipped_updates: Annotated[int, Field(ge=0)] = 10
+    """Updates with a gradient that is not finite after which the run stops for good."""
     micro_batch_tokens: Count = 65536
     """Padded tokens per forward pass at most."""
     logprob_chunk: Count = 2048
     """Tokens whose full-vocabulary logits are held at once."""
-
-
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=Strict,
-    __doc__="Training settings that a method changes.",
-    **{
-        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-        for name, field in Training.model_fields.items()
-    },
-)
-
-
-class Method(Strict):
-    """Advantage estimator and objective, and what of the training a method needs to be different."""
-
-    extends: str | None = None
-    """Another method, whose settings this one takes over and changes; its title is not taken over."""
-    title: str | None = None
-    """Name in figures and tables."""
-    advantage: Advantage = Advantage()
-    """How rewards become advantages."""
-    objective: Objective
-    """What is minimised."""
-    training: TrainingOverride | None = None
-    """Training settings that differ from the experiment's."""
 
 
 # --- runs, evaluation, analysis -----------------------------------------------------------------------------

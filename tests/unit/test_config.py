@@ -115,7 +115,7 @@ WRONG = {
     "key of an objective": (
         "methods/kl-cov/objective/coeficient",
         1.0,
-        ": methods.kl-cov.objective.coeficient: unknown key; allowed: scope, policy, min_tokens, name, fraction,",
+        ": methods.kl-cov.objective.coeficient: unknown key; allowed: ",
         "did you mean 'coefficient'?",
     ),
     "key of a method's training": ("methods/grpo/training/step", 1, ": methods.grpo.training.step: unknown key"),
@@ -131,9 +131,9 @@ WRONG = {
     "key of a figure": ("figures/fig01/runs", ["x"], ": figures.fig01.runs: unknown key; allowed: models,"),
     "key of a table": ("tables/table2/method", [], ": tables.table2.method: unknown key", "'methods'?"),
     "parameter of another objective": (
-        "methods/kl-cov/objective/clip_low",
+        "methods/kl-cov/objective/covariance_low",
         0.2,
-        ": methods.kl-cov.objective.clip_low: not a key of kl-cov but of ppo-clip, clip-cov; allowed: scope,",
+        ": methods.kl-cov.objective.covariance_low: not a key of kl-cov but of clip-cov; allowed: ",
     ),
     # missing
     "no training": ("training", REMOVED, ": training: required key is missing"),
@@ -174,7 +174,11 @@ WRONG = {
         "ppo-clip",
         ": methods.grpo.objective: found 'ppo-clip'; ",
     ),
-    "text for a method": ("methods/grpo", "x", ": methods.grpo: found 'x'; allowed: keys extends, title, "),
+    "text for a method": (
+        "methods/grpo",
+        "x",
+        ": methods.grpo: found 'x'; allowed: keys extends, preset, title, ",
+    ),
     "text for a list": ("runs/0/methods", "grpo", ": runs[0].methods: found 'grpo'; allowed: a list"),
     "text for operands": ("data/train/operands", "2-3", ": data.train.operands: found '2-3'; allowed: a list"),
     "one operand": ("data/train/operands", [2], ": data.train.operands: more entries are needed, found 1"),
@@ -204,7 +208,7 @@ WRONG = {
     "fraction above one": (
         "methods/kl-cov/objective/fraction",
         2,
-        ".objective.fraction: found 2; allowed: 1.0 or less",
+        ".objective.fraction: found 2.0; allowed: at most the whole",
     ),
     "all as a forecast": (
         "analysis",
@@ -366,7 +370,7 @@ WRONG = {
     "objective": (
         "methods/kl-cov/objective/name",
         "klcov",
-        ": methods.kl-cov.objective.name: found 'klcov'; allowed: policy-gradient, ppo-clip, clip-cov, kl-cov",
+        ": methods.kl-cov.objective.name: found 'klcov'; allowed: policy-gradient, ppo-clip, cispo, ",
         "did you mean 'kl-cov'?",
     ),
     "advantage": (
@@ -385,7 +389,6 @@ WRONG = {
         ": models.nano.kind: found 'tinny'; allowed: tiny",
         "mean 'tiny'?",
     ),
-    "dtype": ("training/dtype", "bf16", ": training.dtype: found 'bf16'; allowed: float32, bfloat16"),
     "extends": (
         "methods/kl-cov/extends",
         "gpro",

@@ -49,9 +49,12 @@ METHODS = {
     "neither objective nor extends": ({"title": "x"}, False),
     "part of an objective without extends": ({"objective": {"clip_high": 0.28}}, False),
     "extends nothing": ({"extends": None}, False),
-    "parameter of another objective": ({"objective": {"name": "kl-cov", "clip_high": 0.28}}, False),
-    "unknown objective": ({"extends": "grpo", "objective": {"name": "gspo"}}, False),
-    "parameters of two objectives": ({"extends": "grpo", "objective": {"clip_low": 0.1, "coefficient": 1}}, False),
+    "parameter of another objective": ({"objective": {"name": "kl-cov", "covariance_low": 0.5}}, False),
+    "unknown objective": ({"extends": "grpo", "objective": {"name": "gsppo"}}, False),
+    "parameters of two objectives": (
+        {"extends": "grpo", "objective": {"covariance_low": 0.1, "coefficient": 1}},
+        False,
+    ),
     "unknown key": ({"extends": "grpo", "learning_rate": 1.0}, False),
     "unknown key in training": ({"extends": "grpo", "training": {"lr": 1.0}}, False),
 }

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from entropy_mechanism.rewards.math import Outcome
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
 from entropy_mechanism.rl.logprobs import measure
-from entropy_mechanism.rl.loop import Hooks, ParityError, Stopped, Trainer
-from entropy_mechanism.rl.update import MiniBatch, update
+from entropy_mechanism.rl.loop import DivergenceError, Hooks, ParityError, Stopped, Trainer
+from entropy_mechanism.rl.token_records import COLUMNS, read_shards, write_shard
+from entropy_mechanism.rl.update import MiniBatch, token_weights, update
 from entropy_mechanism.rollouts.engine import Completion, Sampling
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 
@@ -34,6 +36,8 @@ OBJECTIVES = {
     "policy-gradient": {"name": "policy-gradient"},
     "clip-cov": {"name": "clip-cov", "fraction": 0.2, "covariance_low": 0.01, "covariance_high": 50},
     "kl-cov": {"name": "kl-cov", "fraction": 0.2},
+    "cispo": {"name": "cispo"},
+    "gspo": {"name": "gspo"},
 }
 
 
@@ -46,8 +50,10 @@ def config_for(objective="ppo-clip", **training):
             "train_set": "t",
             "method": "x",
             "seed": 3,
-            "advantage": {},
+            "advantage": {"estimator": training.pop("estimator", "grpo")},
             "objective": settings,
+            "regularisation": training.pop("regularisation", {}),
+            "aggregation": training.pop("aggregation", "token-mean"),
             "training": TRAINING | training,
         }
     )
@@ -81,22 +87,37 @@ def mini_batch(policy):
     old = measure(policy, sequences, 1.0, 64, 1000).logprob_N
     old = old + 0.3 * torch.randn(len(old), generator=generator)
     advantage = torch.randn(8, generator=generator)[sequences.sequence_N]
-    return MiniBatch(sequences, old, advantage)
+    reference = old + 0.3 * torch.randn(len(old), generator=generator)
+    return MiniBatch(sequences, old, advantage, reference)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+VARIANTS = [(name, {}) for name in OBJECTIVES]
+VARIANTS += [("gspo", {"aggregation": "sequence-mean"}), ("ppo-clip", {"aggregation": "constant"})]
+VARIANTS += [("ppo-clip", {"regularisation": {"entropy": 0.1, "reference_kl": 0.1}})]
+DENSE = {
+    "name": "clip-cov",
+    "fraction": 0.2,
+    "covariance_low": 0.01,
+    "covariance_high": 50,
+    "count_selected": False,
+}
+VARIANTS += [(DENSE, {}), (DENSE | {"draw": "top", "form": "weighted", "covariance_low": 1e-6}, {})]
+
+
+@pytest.mark.parametrize(("objective", "changes"), VARIANTS, ids=str)
 @pytest.mark.parametrize("micro", [8, 20])
-def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, micro):
+def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, changes, micro):
     batch, results = mini_batch(policy), []
     for tokens in (10_000, micro):
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        metrics = update(model, optimizer, batch, config_for(objective, micro_batch_tokens=tokens), (1, 2))
+        config = config_for(objective, micro_batch_tokens=tokens, **changes)
+        metrics, _ = update(model, optimizer, batch, config, (1, 2))
         results.append((weights(model), metrics))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-4)
     for name, value in results[0][1].items():
         assert results[1][1][name] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), name
-    if "cov" in objective:
+    if "selection/count" in results[0][1]:
         assert results[0][1]["selection/count"] == 5  # floor(0.2 x 27)
 
 
@@ -107,7 +128,7 @@ def test_scope_microbatch_selects_within_each_micro_batch(policy):
     for tokens in (10_000, 8):
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        counts.append(update(model, optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,)))
+        counts.append(update(model, optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,))[0])
     assert counts[0]["selection/count"] == 5
     # One response a micro-batch: advantages are equal within it, so nothing covaries and nothing is selected.
     assert counts[1]["selection/count"] == 0
@@ -123,23 +144,77 @@ def test_scope_rollout_selects_once_for_all_updates(policy, tmp_path):
     assert rows[0]["selection/count"] > 0
 
 
-def test_loss_is_the_mean_over_tokens_not_over_responses(policy):
+def test_loss_is_the_mean_that_the_aggregation_names(policy):
     batch = mini_batch(policy)
-    batch = MiniBatch(
-        batch.sequences, measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N, batch.advantage_N
-    )
+    old = measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N
+    batch = MiniBatch(batch.sequences, old, batch.advantage_N)
+    lengths = batch.sequences.response_lengths_B.tolist()
+    per_response = [part.mean().item() for part in batch.advantage_N.split(lengths)]
+    expected = {
+        "token-mean": -batch.advantage_N.mean().item(),
+        "sequence-mean": -sum(per_response) / 8,
+        "constant": -batch.advantage_N.sum().item() / (8 * 6),
+        "micro-batch-mean": -batch.advantage_N.mean().item(),
+    }
+    for aggregation, value in expected.items():
+        model = copy.deepcopy(policy)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        metrics, _ = update(model, optimizer, batch, config_for(aggregation=aggregation), (1,))
+        assert metrics["policy/loss"] == pytest.approx(value, abs=1e-6), aggregation
+
+
+def test_micro_batch_mean_weighs_micro_batches_by_their_responses():
+    sequences = Sequences([[2], [2], [2]], [[3], [4, 5, 6, 7, 8], [9, 10, 11]])
+    parts = [sequences[0:1], sequences[1:3]]
+    found = [token_weights(part, sequences, "micro-batch-mean", 6, torch.float64) for part in parts]
+    assert found[0].tolist() == pytest.approx([1 / 3])
+    assert found[1].tolist() == pytest.approx([2 / 3 / 8] * 8)
+    assert sum(part.sum().item() for part in found) == pytest.approx(1)
+
+
+def test_an_entropy_bonus_raises_entropy_and_its_gradient_is_exact(policy):
+    batch = mini_batch(policy)
+    batch = MiniBatch(batch.sequences, batch.old_logprob_N, torch.zeros_like(batch.advantage_N))
+    before = measure(policy, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
     model = copy.deepcopy(policy)
-    metrics = update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, config_for(), (1,))
-    assert metrics["policy/loss"] == pytest.approx(-batch.advantage_N.mean().item(), abs=1e-6)
+    config = config_for(regularisation={"entropy": 1.0}, gradient_clip=1e9)
+    update(model, torch.optim.SGD(model.parameters(), lr=1e-3), batch, config, (1,))
+    after = measure(model, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
+    gradient = sum(p.grad.square().sum().item() for p in model.parameters())
+    assert after - before == pytest.approx(1e-3 * gradient, rel=0.1)  # first order: dH = lr |grad H|^2
+
+
+def test_a_reference_kl_pulls_the_policy_back(policy):
+    batch = mini_batch(policy)
+    batch.advantage_N.zero_()
+    model = copy.deepcopy(policy)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    config = config_for(regularisation={"reference_kl": 1.0})
+    values = [update(model, optimizer, batch, config, (1,))[0]["policy/reference_kl"] for _ in range(20)]
+    assert 0 < values[-1] < values[0]
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(policy):
     batch = mini_batch(policy)
     batch.advantage_N[3] = math.inf
     before = weights(policy).clone()
-    metrics = update(policy, torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
+    metrics, _ = update(policy, torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
     assert metrics["policy/skipped_updates"] == 1
     assert torch.equal(weights(policy), before)
+
+
+def test_too_many_gradients_that_are_not_finite_end_the_run(policy, tmp_path, monkeypatch):
+    rows = []
+    config = config_for(max_skipped_updates=3, filter_groups=False)
+    trainer = trainer_for(policy, config, tmp_path, rows)
+    monkeypatch.setattr(
+        trainer, "advantages", lambda rollout: torch.full((sum(map(len, rollout.responses)),), torch.nan)
+    )
+    before = weights(policy).clone()
+    with pytest.raises(DivergenceError, match=r"step 1: 4 updates .*allowed: 3"):
+        trainer.train()
+    assert torch.equal(weights(policy), before)
+    assert rows[0]["policy/skipped_updates"] == 2
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -156,16 +231,17 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(policy, tmp_p
     assert not torch.equal(runs[0][0], weights(policy))
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(policy, tmp_path, stop_after):
+@pytest.mark.parametrize(("stop_after", "estimator"), [(1, "grpo"), (2, "prime"), (3, "reinforce++")])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(policy, tmp_path, stop_after, estimator):
+    config = config_for(estimator=estimator, regularisation={"reference_kl": 0.1})
     whole, rows = copy.deepcopy(policy), []
-    trainer_for(whole, config_for(), tmp_path / "whole", rows).train()
+    trainer_for(whole, config, tmp_path / "whole", rows).train()
     stopped, first = copy.deepcopy(policy), []
-    trainer = trainer_for(stopped, config_for(), tmp_path / "cut", first, stop=lambda: len(first) == stop_after)
+    trainer = trainer_for(stopped, config, tmp_path / "cut", first, stop=lambda: len(first) == stop_after)
     with pytest.raises(Stopped, match=f"after step {stop_after} of 4"):
         trainer.train()
     resumed, second = copy.deepcopy(policy), []
-    trainer = trainer_for(resumed, config_for(), tmp_path / "cut", second)
+    trainer = trainer_for(resumed, config, tmp_path / "cut", second)
     assert trainer.resume() == stop_after
     trainer.train()
     assert torch.equal(weights(whole), weights(resumed))
@@ -188,6 +264,17 @@ def test_validation_is_of_the_policy_before_the_rows_update(policy, tmp_path):
     before = trainer.validate()
     trainer.step()
     assert rows[0]["validation/accuracy"] == before
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime"])
+def test_every_estimator_trains_without_a_value_that_is_not_finite(policy, tmp_path, estimator):
+    rows = []
+    config = config_for(estimator=estimator, regularisation={"entropy": 1e-3, "reference_kl": 1e-2})
+    trainer_for(policy, config, tmp_path, rows).train()
+    trained = [row for row in rows if "policy/loss" in row]
+    assert trained
+    assert all(math.isfinite(value) for row in trained for value in row.values() if value is not None)
+    assert sum(row["policy/skipped_updates"] for row in trained) == 0
 
 
 def test_learning_raises_the_reward(policy, tmp_path):
@@ -291,10 +378,50 @@ def test_groups_are_never_split():
         responses=[[10 + i] for i in range(6)],
         engine_logprobs=[[0.0]] * 6,
         rewards_PG=torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]),
+        questions=[7, 7, 8, 8, 9, 9],
     )
     chosen = rollout.groups([2, 0])
     assert chosen.prompts == [[4], [5], [0], [1]]
+    assert chosen.questions == [9, 9, 7, 7]
     assert chosen.rewards_PG.tolist() == [[4, 5], [0, 1]]
     both = Rollout.concatenate([chosen, rollout.groups([1])])
     assert both.rewards_PG.tolist() == [[4, 5], [0, 1], [2, 3]]
     assert both.responses == [[14], [15], [10], [11], [12], [13]]
+
+
+@pytest.mark.parametrize("objective", ["ppo-clip", "clip-cov", "kl-cov"])
+def test_token_records_hold_what_the_updates_saw(policy, tmp_path, objective):
+    rows = []
+    config = config_for(objective, record_tokens_every=2, filter_groups=False)
+    trainer_for(copy.deepcopy(policy), config, tmp_path / "checkpoints", rows).train()
+    records = read_shards(tmp_path / "tokens")
+    assert list(records) == list(COLUMNS)
+    assert sorted(records["step"].unique()) == [0, 2]
+    first = records[records["step"] == 0]
+    assert len(first) == round(rows[0]["length/mean"] * 16)
+    assert first["update"].value_counts().sort_index().index.tolist() == [0, 1]
+    at_start = first[first["update"] == 0]
+    assert (at_start["old_logprob"] - at_start["new_logprob"]).abs().max() < 1e-5
+    for _, part in records.groupby(["step", "update"]):
+        logprob, advantage = part["new_logprob"].to_numpy(float), part["advantage"].to_numpy(float)
+        expected = (logprob - logprob.mean()) * (advantage - advantage.mean())
+        assert part["covariance"].to_numpy() == pytest.approx(expected, abs=1e-4)
+        responses = part.groupby(["prompt", "sample"])
+        assert (responses["position"].max() + 1 == responses.size()).all()
+        assert responses["advantage"].nunique().max() == 1
+    assert rows[0]["entropy/token_mean/after_filter"] == pytest.approx(first["entropy"].mean(), rel=1e-5)
+    if objective == "ppo-clip":
+        ratio = (first["new_logprob"] - first["old_logprob"]).map(math.exp)
+        cut = ((ratio > 1.2) & (first["advantage"] > 0)) | ((ratio < 0.8) & (first["advantage"] < 0))
+        assert (first["clipped"] == cut).all()
+        assert not first["selected"].any()
+    else:
+        assert first["selected"].sum() == rows[0]["selection/count"] > 0
+
+
+def test_token_records_of_another_schema_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("entropy_mechanism.rl.token_records.SCHEMA_VERSION", 99)
+    write_shard(tmp_path, 0, [pd.DataFrame(columns=list(COLUMNS))])
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="schema 99; this version reads 1"):
+        read_shards(tmp_path)

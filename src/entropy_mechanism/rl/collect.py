@@ -107,7 +107,8 @@ class Collector:
     def _sample(self, step: int, cursor: int) -> tuple[Rollout, Counter[str]]:
         """One generation batch of `training.prompts` prompts from position `cursor` on."""
         draws = range(cursor, cursor + self.training.prompts)
-        questions = [self.questions[self.order[draw]] for draw in draws]
+        indices = [self.order[draw] for draw in draws]
+        questions = [self.questions[index] for index in indices]
         samples = self.training.samples
         seeds = [[sample_seed(self.seed, step, draw, sample) for sample in range(samples)] for draw in draws]
         with self.timer("sample"):
@@ -122,6 +123,7 @@ class Collector:
             responses=[completion.token_ids for completion in completions],
             engine_logprobs=[completion.logprobs for completion in completions],
             rewards_PG=torch.tensor([reward(outcome) for outcome in outcomes]).view(-1, samples),
+            questions=[index for index in indices for _ in range(samples)],
         )
         return rollout, counts
 

@@ -7,13 +7,16 @@ TOP_FRACTIONS = (0.0002, 0.002, 0.02, 0.2, 0.5)
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
-def token_covariance(logprob_N: torch.Tensor, advantage_N: torch.Tensor) -> torch.Tensor:
+def token_covariance(logprob_N: torch.Tensor, advantage_N: torch.Tensor, weighted: bool = False) -> torch.Tensor:
     """(log pi - mean log pi)(A - mean A) per token, means over all N tokens given: Eq. 10 of arXiv 2505.22617.
 
-    Detached, float64 [N]: the mean over tokens is the sample covariance, and its sign must not be rounding.
+    `weighted` takes pi A for A, the form of Theorem 1. Detached, float64 [N]: the mean over tokens is the
+    sample covariance, and its sign must not be rounding.
     """
     logprob = logprob_N.detach().double()
     advantage = advantage_N.detach().double()
+    if weighted:
+        advantage = logprob.exp() * advantage
     return (logprob - logprob.mean()) * (advantage - advantage.mean())
 
 

@@ -1,16 +1,12 @@
-"""Log-probabilities and exact entropies of response tokens, without the [tokens × vocabulary] tensor.
-
-Statistics are float32 whatever the compute type. Sequences are padded on the right and read without an attention
-mask: under causal attention no real token ever sees the padding behind it.
-"""
+"""Log-probabilities and exact entropies of the response tokens of sequences, padded or packed."""
 
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from entropy_mechanism.rl.batch import Sequences
+from entropy_mechanism.rl.head import head_statistics
 
 
 @dataclass(frozen=True)
@@ -20,73 +16,64 @@ class TokenStatistics:
     logprob_N: torch.Tensor
     """log pi(token | prefix) of the policy at the rollout temperature, float32."""
     entropy_N: torch.Tensor
-    """Entropy of the full next-token distribution at temperature 1, nats, float32; never carries a gradient."""
+    """Entropy of the full next-token distribution at temperature 1, nats, float32."""
 
 
 def token_statistics(
-    model: PreTrainedModel, sequences: Sequences, temperature: float = 1.0, chunk: int = 2048
+    model: PreTrainedModel,
+    sequences: Sequences,
+    temperature: float = 1.0,
+    chunk: int = 1024,
+    entropy_gradient: bool = False,
+    packing: bool | None = None,
 ) -> TokenStatistics:
-    """Statistics of every response token in one forward pass over the padded sequences.
+    """Statistics of the N response tokens in one forward pass; token t is predicted from position t - 1.
 
-    The output head is applied to `chunk` tokens at a time and recomputed in the backward pass, so the peak is
-    one chunk of full-vocabulary logits. Token t is predicted from position t - 1; a prompt must not be empty.
+    `packing` puts all sequences into one row; otherwise each has a row of its own, padded on the right. By default
+    they are packed where attention skips other sequences, which is flash attention: elsewhere a packed row has a
+    dense mask. Empty responses contribute no token. Raises ValueError for an empty prompt or an unknown token id.
     """
-    ids_BL, position_N = _padded(sequences)
-    device = next(model.parameters()).device
-    hidden_BLD = model.model(input_ids=ids_BL.to(device), use_cache=False).last_hidden_state
-    hidden_ND = hidden_BLD.flatten(0, 1)[position_N.to(device)]
-    target_N = torch.tensor([token for response in sequences.responses for token in response], device=device)
     weight_VD = model.get_output_embeddings().weight
-    parts = []
-    for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(_head, hidden, weight_VD, target, temperature, use_reentrant=False))
-        else:
-            parts.append(_head(hidden, weight_VD, target, temperature))
-    if not parts:
-        empty = hidden_ND.new_zeros(0, dtype=torch.float32)
-        return TokenStatistics(empty, empty)
-    return TokenStatistics(
-        torch.cat([logprob for logprob, _ in parts]), torch.cat([entropy for _, entropy in parts])
-    )
+    sequences.check(vocabulary=len(weight_VD))
+    if packing is None:
+        packing = "flash" in (model.config._attn_implementation or "")
+    ids_BL, place_BL, predicting_N = _layout(sequences, packing)
+    device = weight_VD.device
+    # No attention mask: padding stands behind the tokens, where causal attention does not look, and a packed row
+    # is cut where its positions restart, which transformers sees only without mask and cache.
+    hidden_BLD = model.model(
+        input_ids=ids_BL.to(device),
+        position_ids=None if place_BL is None else place_BL.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    hidden_ND = hidden_BLD.flatten(0, 1)[predicting_N.to(device)]
+    target_N = sequences.targets_N.to(device)
+    return TokenStatistics(*head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient))
 
 
 @torch.no_grad()
 def measure(
     model: PreTrainedModel, sequences: Sequences, temperature: float, chunk: int, micro_batch_tokens: int
 ) -> TokenStatistics:
-    """`token_statistics` without gradient, in micro-batches of at most `micro_batch_tokens` padded tokens."""
-    parts = [
-        token_statistics(model, sequences[rows], temperature, chunk)
-        for rows in sequences.micro_batches(micro_batch_tokens)
-    ]
-    return TokenStatistics(
-        torch.cat([part.logprob_N for part in parts]).cpu(),
-        torch.cat([part.entropy_N for part in parts]).cpu(),
-    )
+    """`token_statistics` without gradient, on the CPU and in the order of `sequences`, read in micro-batches."""
+    targets = len(sequences.targets_N)
+    logprob_N, entropy_N = torch.zeros(targets), torch.zeros(targets)
+    for rows in sequences.balanced_micro_batches(micro_batch_tokens):
+        part, index_n = token_statistics(model, sequences[rows], temperature, chunk), sequences.token_index(rows)
+        logprob_N[index_n], entropy_N[index_n] = part.logprob_N.float().cpu(), part.entropy_N.float().cpu()
+    return TokenStatistics(logprob_N, entropy_N)
 
 
-def _padded(sequences: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids [B, L], and for every response token the flat position that predicts it [N]."""
-    length = max(len(p) + len(r) for p, r in zip(sequences.prompts, sequences.responses, strict=True))
-    ids = torch.zeros(len(sequences), length, dtype=torch.long)
-    positions = []
-    for row, (prompt, response) in enumerate(zip(sequences.prompts, sequences.responses, strict=True)):
-        tokens = prompt + response
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        first = row * length + len(prompt) - 1
-        positions.append(torch.arange(first, first + len(response)))
-    return ids, torch.cat(positions)
-
-
-def _head(
-    hidden: torch.Tensor, weight_VD: torch.Tensor, target: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = (hidden @ weight_VD.T).float()
-    with torch.no_grad():
-        logprobs = logits.log_softmax(-1)
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
-    if temperature != 1:
-        logits = logits / temperature
-    chosen = logits.gather(-1, target[:, None]).squeeze(-1)
-    return chosen - logits.logsumexp(-1), entropy
+def _layout(sequences: Sequences, packing: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Token ids [B, L], or [1, L] packed with their positions [1, L]; and the flat places that predict, [N]."""
+    lengths = torch.tensor(sequences.lengths)
+    starts = lengths.cumsum(0) - lengths if packing else torch.arange(len(sequences)) * lengths.max()
+    ids = torch.zeros(int(lengths.sum() if packing else lengths.max() * len(sequences)), dtype=torch.long)
+    place, predicting = torch.zeros_like(ids), []
+    for start, prompt, response in zip(starts.tolist(), sequences.prompts, sequences.responses, strict=True):
+        stop = start + len(prompt) + len(response)
+        ids[start:stop] = torch.tensor(prompt + response)
+        place[start:stop] = torch.arange(stop - start)
+        predicting.append(torch.arange(start + len(prompt) - 1, stop - 1))
+    rows = 1 if packing else len(sequences)
+    return ids.view(rows, -1), place.view(rows, -1) if packing else None, torch.cat(predicting)

@@ -5,6 +5,7 @@ the update that turns it into version `step + 1`. The last version is measured b
 """
 
 import contextlib
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,10 @@ from entropy_mechanism.rl import checkpoint, covariance
 from entropy_mechanism.rl.advantages import ESTIMATORS
 from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
 from entropy_mechanism.rl.collect import Collected, Collector, DataOrder, Grader, Question
+from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.rl.logprobs import TokenStatistics, measure
+from entropy_mechanism.rl.prime import ImplicitRewardModel, prime_advantages
+from entropy_mechanism.rl.token_records import token_frame, write_shard
 from entropy_mechanism.rl.update import MiniBatch, mean_metrics, select, update
 from entropy_mechanism.rollouts.engine import Engine, Sampling, sample_seed
 
@@ -31,7 +35,11 @@ class Stopped(Exception):
     """Training was asked to stop; everything up to the last finished step is in a checkpoint."""
 
 
-class ParityError(Exception):
+class DivergenceError(PermanentError):
+    """Too many updates had a gradient that was not finite."""
+
+
+class ParityError(PermanentError):
     """The rollout engine and the trainer disagree about the policy."""
 
 
@@ -42,6 +50,7 @@ class State:
     step: int = 0
     cursor: int = 0
     gradient_steps: int = 0
+    skipped_updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Hooks:
     row: Callable[[dict[str, float | None]], None]
     """Takes the finished row of a step."""
     stop: Callable[[], bool]
-    """Asked after every step."""
+    """Asked before the first step and after every step."""
     warn: Callable[[str], None]
     """Takes a message for a person."""
 
@@ -70,14 +79,23 @@ class Trainer:
         stop_ids: tuple[int, ...],
         checkpoints: Path,
         hooks: Hooks,
+        fingerprint: str = "",
     ) -> None:
-        """Set up a run; `train` continues from the newest sound checkpoint in `checkpoints` if there is one."""
+        """Set up a run; `resume` takes over the newest sound checkpoint in `checkpoints` if there is one.
+
+        Checkpoints carry the run's `fingerprint`, and those of another one are refused.
+        """
         training = config.training
         self.config, self.model, self.engine, self.grader = config, model, engine, grader
         self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
+        self.reference = copy.deepcopy(model).requires_grad_(False) if config.regularisation.reference_kl else None
+        self.reward_model = None
+        if config.advantage.estimator == "prime":
+            self.reward_model = ImplicitRewardModel(model, config.advantage.reward_model, training)
+        self.fingerprint = fingerprint
         self.state = State()
         self.seconds: dict[str, float] = defaultdict(float)
         self.greedy = Sampling(0.0, training.max_response, stop_ids)
@@ -99,26 +117,32 @@ class Trainer:
         yield
         self.seconds[phase] += time.perf_counter() - start
 
-    def resume(self) -> int:
-        """Take over the newest sound checkpoint, if any; returns the step to go on with."""
-        saved = checkpoint.load_latest(self.checkpoints, self.hooks.warn)
+    def resume(self, last_step: float = float("inf")) -> int:
+        """Take over the newest sound checkpoint up to `last_step`, if any; returns the step to go on with."""
+        saved = checkpoint.load_latest(self.checkpoints, self.hooks.warn, self.fingerprint, last_step)
         if saved:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.engine.load_weights(self.model.state_dict())
             self.state = State(**saved["state"])
+            if self.reward_model is not None:
+                self.reward_model.load_state_dict(saved["reward_model"])
         return self.state.step
 
     def train(self) -> None:
-        """Run to the end. Raises `Stopped` after a checkpoint when asked to stop."""
-        last = self.config.training.steps
-        while self.state.step < last:
-            self.step()
-            self.state.step += 1
+        """Run to the end. Raises `Stopped`, with all that was done in a checkpoint, when asked to stop."""
+        last, saved = self.config.training.steps, self.state.step
+        while True:
             stop = self.hooks.stop()
-            if stop or self.state.step % self.config.training.checkpoint_every == 0:
+            if self.state.step > saved and (stop or self.state.step % self.config.training.checkpoint_every == 0):
                 self.save()
+                saved = self.state.step
             if stop:
                 raise Stopped(f"stopped after step {self.state.step} of {last}")
+            if self.state.step == last:
+                break
+            self.step()
+            self.state.step += 1
         self.step(measure_only=True)
 
     def save(self) -> None:
@@ -128,8 +152,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
         }
+        if self.reward_model is not None:
+            state["reward_model"] = self.reward_model.state_dict()
         with self.timed("checkpoint"):
-            checkpoint.save(self.checkpoints, self.state.step, state)
+            checkpoint.save(self.checkpoints, self.state.step, state, self.fingerprint)
 
     def step(self, measure_only: bool = False) -> None:
         """Measure policy version `state.step` and, unless it is the last, update it."""
@@ -146,13 +172,13 @@ class Trainer:
             first, kept = self.measure(collected)
         row |= entropy_metrics("before_filter", first, _sequences(collected.first))
         if len(collected.kept.rewards_PG):
-            advantages_PG = ESTIMATORS[self.config.advantage.estimator](
-                collected.kept.rewards_PG, self.config.advantage
-            )
-            row |= self.describe(collected.kept, kept, advantages_PG)
+            with self.timed("logprob"):
+                advantage_N = self.advantages(collected.kept)
+            row |= self.describe(collected.kept, kept, advantage_N)
             if not measure_only:
                 with self.timed("update"):
-                    row |= self.update(collected.kept, kept.logprob_N, advantages_PG)
+                    row |= self.update(collected.kept, kept, advantage_N)
+                self.check_finite(int(row["policy/skipped_updates"]))
                 self.engine.load_weights(self.model.state_dict())
         self.state.cursor = collected.cursor
         for phase in ("sample", "grade", "logprob", "update", "validate", "checkpoint"):
@@ -160,6 +186,14 @@ class Trainer:
         row["time/step"] = time.perf_counter() - start
         row["throughput/tokens_per_second"] = row.pop("rollout/tokens") / row["time/step"]
         self.hooks.row(row)
+
+    def advantages(self, rollout: Rollout) -> torch.Tensor:
+        """The advantage of every response token, [N]; PRIME's rewards are those before this step's update."""
+        sequences = _sequences(rollout)
+        if self.reward_model is not None:
+            return prime_advantages(self.reward_model.rewards(sequences), rollout.rewards_PG, sequences)
+        estimator = ESTIMATORS[self.config.advantage.estimator]
+        return estimator(rollout.rewards_PG, sequences.sequence_N, self.config.advantage)
 
     def measure(self, collected: Collected) -> tuple[TokenStatistics, TokenStatistics]:
         """Statistics of the first generation batch and of the kept groups, each response read once."""
@@ -179,16 +213,26 @@ class Trainer:
         self.check_parity(collected.kept, kept)
         return first, kept
 
-    def statistics(self, rollout: Rollout) -> TokenStatistics:
-        """Log-probabilities under the current policy and exact entropies, no gradient."""
+    def statistics(self, rollout: Rollout, model: PreTrainedModel | None = None) -> TokenStatistics:
+        """Log-probabilities and exact entropies under the current policy, or under `model`; no gradient."""
         training = self.config.training
         return measure(
-            self.model,
+            self.model if model is None else model,
             _sequences(rollout),
             training.temperature,
             training.logprob_chunk,
             training.micro_batch_tokens,
         )
+
+    def check_finite(self, skipped: int) -> None:
+        """Count updates that were skipped for a gradient that was not finite; too many end the run."""
+        self.state.skipped_updates += skipped
+        if self.state.skipped_updates > self.config.training.max_skipped_updates:
+            raise DivergenceError(
+                f"step {self.state.step}: {self.state.skipped_updates} updates had a gradient that was not finite "
+                f"(allowed: {self.config.training.max_skipped_updates}, training.max_skipped_updates); a lower "
+                "learning rate or a tighter clip may help"
+            )
 
     def check_parity(self, rollout: Rollout, statistics: TokenStatistics) -> None:
         """Stop when the engine sampled from another policy than the trainer holds."""
@@ -204,15 +248,17 @@ class Trainer:
             )
 
     def describe(
-        self, rollout: Rollout, statistics: TokenStatistics, advantages_PG: torch.Tensor
+        self, rollout: Rollout, statistics: TokenStatistics, advantage_N: torch.Tensor
     ) -> dict[str, float]:
         """Entropy after the filter and covariances of the batch that is trained on."""
         sequences = _sequences(rollout)
-        advantage_N = advantages_PG.flatten()[sequences.sequence_N]
-        mean_logprob_B = sequence_means(statistics.logprob_N.double(), sequences.sequence_N, len(sequences))
-        response = covariance.response_covariance(
-            mean_logprob_B.view_as(advantages_PG).nan_to_num(), advantages_PG
+        logprob_PG, advantage_PG = (
+            sequence_means(values.double(), sequences.sequence_N, len(sequences))
+            .nan_to_num()
+            .view(-1, rollout.group_size)
+            for values in (statistics.logprob_N, advantage_N)
         )
+        response = covariance.response_covariance(logprob_PG, advantage_PG)
         right_P = (rollout.rewards_PG > 0.5).sum(1)
         return (
             entropy_metrics("after_filter", statistics, sequences)
@@ -220,31 +266,38 @@ class Trainer:
             | covariance.response_metrics(response, right_P, rollout.group_size)
         )
 
-    def update(
-        self, rollout: Rollout, old_logprob_N: torch.Tensor, advantages_PG: torch.Tensor
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, old: TokenStatistics, advantage_N: torch.Tensor) -> dict[str, float]:
         """The optimiser updates of this step; prompts are shared out evenly among them."""
-        settings, step = self.config.objective, self.state.step
-        sequences = _sequences(rollout)
-        batch = MiniBatch(sequences, old_logprob_N, advantages_PG.flatten()[sequences.sequence_N])
+        settings, step, training = self.config.objective, self.state.step, self.config.training
+        reference_N = None if self.reference is None else self.statistics(rollout, self.reference).logprob_N
+        batch = MiniBatch(_sequences(rollout), old.logprob_N, advantage_N, reference_N)
         chosen_N = None
         if isinstance(settings, Selection) and settings.scope == "rollout":
             generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))
-            chosen_N = select(old_logprob_N, old_logprob_N, batch.advantage_N, settings, generator)
+            chosen_N = select(old.logprob_N, old.logprob_N, advantage_N, settings, generator)
+        recorded = training.record_tokens_every and step % training.record_tokens_every == 0
         self.model.train()
-        metrics, start = [], 0
-        groups = torch.tensor_split(torch.arange(len(advantages_PG)), self.config.training.updates)
+        metrics, records, start, size = [], [], 0, rollout.group_size
+        groups = torch.tensor_split(torch.arange(len(rollout.rewards_PG)), training.updates)
         for index, part in enumerate(part for part in groups if len(part)):
-            size = rollout.group_size
             mini = batch.rows(slice(int(part[0]) * size, (int(part[-1]) + 1) * size))
-            stop = start + len(mini.old_logprob_N)
-            chosen = None if chosen_N is None else chosen_N[start:stop]
+            here = slice(start, start + len(mini.old_logprob_N))
+            chosen = None if chosen_N is None else chosen_N[here]
             seed = (self.config.seed, step, index)
-            metrics.append(update(self.model, self.optimizer, mini, self.config, seed, chosen))
+            values, tokens = update(self.model, self.optimizer, mini, self.config, seed, chosen)
+            metrics.append(values)
+            if recorded:
+                responses = rollout.groups(part.tolist())
+                records.append(token_frame(step, index, responses, tokens, old.entropy_N[here], settings))
             self.state.gradient_steps += 1
-            start = stop
+            start = here.stop
         self.model.eval()
-        return mean_metrics(metrics)
+        if recorded:
+            write_shard(self.checkpoints.parent / "tokens", step, records)
+        row = mean_metrics(metrics)
+        if self.reward_model is not None:
+            row |= self.reward_model.update(batch.sequences, rollout.rewards_PG.flatten())
+        return row
 
     def validate(self) -> float:
         """Share of the validation problems that the policy answers right, decoding greedily."""

@@ -1,6 +1,6 @@
-"""Per-token losses. Pure: the denominator (tokens of the update) is applied by the caller, never here.
+"""Per-token losses. Pure: the weights of the mean are applied by the caller, never here.
 
-Adding one is a settings class in `config.py`, a function here and a line in `OBJECTIVES`.
+Adding one is a settings class in `methods.py`, a function here and a line in `OBJECTIVES`.
 """
 
 from collections.abc import Callable
@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
-from entropy_mechanism.config import ClipCov, Clipping, KlCov, PolicyGradient
+from entropy_mechanism.config import Cispo, ClipCov, Clipping, Gspo, KlCov, PolicyGradient
+from entropy_mechanism.rl.batch import sequence_means
+
+REFERENCE_KL_CLAMP = 10.0
+"""Bound of the per-token k3 estimate of KL(pi || reference), as in the paper's code."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a loss sees of the N tokens of an update; all [N]."""
+    """What a loss sees of N response tokens; all [N]. Responses are whole."""
 
     logprob: torch.Tensor
     """log pi_theta, carries the gradient."""
@@ -22,19 +26,33 @@ class Tokens:
     advantage: torch.Tensor
     selected: torch.Tensor
     """Tokens that Clip-Cov or KL-Cov picked; all False for other objectives."""
+    sequence: torch.Tensor
+    """Response that each token belongs to, counted from 0."""
 
-    @property
-    def ratio(self) -> torch.Tensor:
-        """pi_theta / pi_old."""
-        return (self.logprob - self.old_logprob).exp()
+    def log_ratio(self, clamp: float | None = None) -> torch.Tensor:
+        """log rho = log pi_theta - log pi_old, within +-`clamp` if given."""
+        log_ratio = self.logprob - self.old_logprob
+        return log_ratio if clamp is None else log_ratio.clamp(-clamp, clamp)
+
+    def response_log_ratio(self) -> torch.Tensor:
+        """Mean log rho of each token's response (GSPO), with the gradient of the token's own log pi."""
+        log_ratio = self.log_ratio().detach()
+        means = sequence_means(log_ratio, self.sequence, int(self.sequence.max()) + 1 if len(log_ratio) else 0)
+        return means[self.sequence] + self.logprob - self.logprob.detach()
+
+
+def _bounds(settings: Clipping) -> tuple[float, float]:
+    low = 0.0 if settings.clip_low is None else 1 - settings.clip_low
+    high = float("inf") if settings.clip_high is None else 1 + settings.clip_high
+    return low, high
 
 
 def clipped(tokens: Tokens, settings: Clipping) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens whose ratio PPO cuts, so that they give no gradient: (below, above), boolean [N]."""
-    ratio = tokens.ratio.detach()
-    below = (ratio < 1 - settings.clip_low) & (tokens.advantage < 0)
-    above = (ratio > 1 + settings.clip_high) & (tokens.advantage > 0)
-    return below, above
+    low, high = _bounds(settings)
+    log_ratio = tokens.response_log_ratio() if isinstance(settings, Gspo) else tokens.log_ratio()
+    ratio = log_ratio.detach().exp()
+    return (ratio < low) & (tokens.advantage < 0), (ratio > high) & (tokens.advantage > 0)
 
 
 def policy_gradient(tokens: Tokens, settings: PolicyGradient) -> torch.Tensor:
@@ -43,9 +61,19 @@ def policy_gradient(tokens: Tokens, settings: PolicyGradient) -> torch.Tensor:
 
 
 def ppo_clip(tokens: Tokens, settings: Clipping) -> torch.Tensor:
-    """-min(rho A, clip(rho, 1 - low, 1 + high) A): Eq. 4."""
-    bounded = tokens.ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
-    return -torch.minimum(tokens.ratio * tokens.advantage, bounded * tokens.advantage)
+    """-min(rho A, clip(rho, 1 - low, 1 + high) A): Eq. 4; with dual clip at most -c A where A < 0."""
+    return _surrogate(tokens.log_ratio(settings.log_ratio_clamp).exp(), tokens.advantage, settings)
+
+
+def gspo(tokens: Tokens, settings: Gspo) -> torch.Tensor:
+    """`ppo_clip` with the geometric mean of the response's ratios, one for all its tokens."""
+    return _surrogate(tokens.response_log_ratio().exp(), tokens.advantage, settings)
+
+
+def cispo(tokens: Tokens, settings: Cispo) -> torch.Tensor:
+    """-sg(clip(rho, 1 - low, 1 + high)) A log pi: no token loses its gradient, but its weight is bounded."""
+    weight = tokens.log_ratio(settings.log_ratio_clamp).exp().clamp(*_bounds(settings)).detach()
+    return -weight * tokens.advantage * tokens.logprob
 
 
 def clip_cov(tokens: Tokens, settings: ClipCov) -> torch.Tensor:
@@ -54,17 +82,52 @@ def clip_cov(tokens: Tokens, settings: ClipCov) -> torch.Tensor:
 
 
 def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
-    """Eq. 14 with the penalty of Listing 1: -rho A, plus beta |log pi - log pi_old| on selected tokens; no clip.
+    """Eq. 14: -rho A (no clip by default), plus beta times the penalty on selected tokens.
 
-    The penalty has no slope where both policies agree, so it does nothing in the first update of a rollout.
+    The default penalty |log rho| has no slope where both policies agree, so it does nothing in the first
+    update of a rollout; nor do k2 and k3, while k1 pulls at full strength in a direction of zero mean.
     """
-    drift = (tokens.logprob - tokens.old_logprob).abs()
-    return -tokens.ratio * tokens.advantage + settings.coefficient * drift * tokens.selected
+    penalty = kl_estimate(tokens.log_ratio(), settings.penalty)
+    return ppo_clip(tokens, settings) + settings.coefficient * penalty * tokens.selected
+
+
+def kl_estimate(log_ratio: torch.Tensor, estimator: str) -> torch.Tensor:
+    """Estimates per token of KL(p || q), given log_ratio = log q - log p of tokens drawn from p.
+
+    k1 = -log_ratio, k2 = log_ratio^2 / 2, k3 = exp(log_ratio) - 1 - log_ratio (Schulman 2020); abs = |log_ratio|.
+    """
+    match estimator:
+        case "abs":
+            return log_ratio.abs()
+        case "k1":
+            return -log_ratio
+        case "k2":
+            return log_ratio.square() / 2
+        case "k3":
+            return log_ratio.exp() - 1 - log_ratio
+    raise ValueError(f"unknown KL estimator '{estimator}'; allowed: abs, k1, k2, k3")
+
+
+def reference_kl(logprob: torch.Tensor, reference_logprob: torch.Tensor, estimator: str) -> torch.Tensor:
+    """Estimate per token of KL(pi || reference) for L + beta KL (Fig 10), clamped to +-10 where it is k3."""
+    estimate = kl_estimate(reference_logprob - logprob, estimator)
+    return estimate.clamp(-REFERENCE_KL_CLAMP, REFERENCE_KL_CLAMP) if estimator == "k3" else estimate
+
+
+def _surrogate(ratio: torch.Tensor, advantage: torch.Tensor, settings: Clipping) -> torch.Tensor:
+    if settings.clip_low is None and settings.clip_high is None and settings.dual_clip is None:
+        return -ratio * advantage
+    loss = -torch.minimum(ratio * advantage, ratio.clamp(*_bounds(settings)) * advantage)
+    if settings.dual_clip is None:
+        return loss
+    return torch.where(advantage < 0, torch.minimum(loss, -settings.dual_clip * advantage), loss)
 
 
 OBJECTIVES: dict[str, Callable[[Tokens, object], torch.Tensor]] = {
     "policy-gradient": policy_gradient,
     "ppo-clip": ppo_clip,
+    "cispo": cispo,
+    "gspo": gspo,
     "clip-cov": clip_cov,
     "kl-cov": kl_cov,
 }
@@ -73,7 +136,7 @@ OBJECTIVES: dict[str, Callable[[Tokens, object], torch.Tensor]] = {
 
 def policy_metrics(tokens: Tokens, settings: object) -> dict[str, float]:
     """How far the update has moved the policy: clip fractions, k3 estimate of KL(old || new), |log ratio|."""
-    log_ratio = (tokens.logprob - tokens.old_logprob).detach().double()
+    log_ratio = tokens.log_ratio().detach().double()
     if isinstance(settings, Clipping):
         below, above = clipped(tokens, settings)
     else:
@@ -81,6 +144,6 @@ def policy_metrics(tokens: Tokens, settings: object) -> dict[str, float]:
     return {
         "policy/clip_fraction_low": float(below.double().mean()),
         "policy/clip_fraction_high": float(above.double().mean()),
-        "policy/kl_to_old": float((log_ratio.exp() - 1 - log_ratio).mean()),
+        "policy/kl_to_old": float(kl_estimate(log_ratio, "k3").mean()),
         "policy/absolute_log_ratio": float(log_ratio.abs().mean()),
     }

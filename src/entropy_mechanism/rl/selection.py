@@ -14,16 +14,26 @@ def budget(tokens: int, fraction: float, min_tokens: int) -> int:
 def clip_cov(
     covariance_N: torch.Tensor, clipped_N: torch.Tensor, settings: ClipCov, generator: torch.Generator
 ) -> torch.Tensor:
-    """Eq. 11: tokens drawn uniformly from those whose covariance lies in the closed band.
+    """Eq. 11: tokens drawn uniformly from those whose covariance lies in the band.
 
-    Tokens whose ratio the PPO clip already cuts give no gradient and are not drawn. Fewer than the budget are
-    selected when the band holds fewer. The draw uses `generator` alone.
+    Tokens whose ratio the PPO clip already cuts give no gradient; with `exclude_clipped` they are not drawn.
+    Fewer than the budget are selected when the band holds fewer. The draw uses `generator` alone; `draw: top`
+    takes the highest covariances of the band instead, of equal ones the first.
     """
-    inside = (covariance_N >= settings.covariance_low) & (covariance_N <= settings.covariance_high)
-    candidates = (inside & ~clipped_N).nonzero().squeeze(-1).cpu()
-    count = budget(len(covariance_N), settings.fraction, settings.min_tokens)
-    chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
-    return _mask(covariance_N, chosen)
+    low, high = settings.covariance_low, settings.covariance_high
+    if settings.band == "closed":
+        inside = (covariance_N >= low) & (covariance_N <= high)
+    else:
+        inside = (covariance_N > low) & (covariance_N < high)
+    if settings.exclude_clipped:
+        inside = inside & ~clipped_N
+    candidates = inside.nonzero().squeeze(-1).cpu()
+    count = budget(len(covariance_N), settings.share, settings.min_tokens)
+    if settings.draw == "uniform":
+        order = torch.randperm(len(candidates), generator=generator)
+    else:
+        order = covariance_N.cpu()[candidates].argsort(descending=True, stable=True)
+    return _mask(covariance_N, candidates[order[:count]])
 
 
 def kl_cov(covariance_N: torch.Tensor, settings: KlCov) -> torch.Tensor:
@@ -31,7 +41,7 @@ def kl_cov(covariance_N: torch.Tensor, settings: KlCov) -> torch.Tensor:
 
     Only positive covariances count, so a batch of equal advantages (all zero) selects nothing.
     """
-    count = budget(len(covariance_N), settings.fraction, settings.min_tokens)
+    count = budget(len(covariance_N), settings.share, settings.min_tokens)
     chosen = covariance_N.argsort(descending=True, stable=True)[:count]
     return _mask(covariance_N, chosen) & (covariance_N > 0)
 

@@ -22,13 +22,16 @@ class MiniBatch:
     sequences: Sequences
     old_logprob_N: torch.Tensor
     advantage_N: torch.Tensor
+    reference_logprob_N: torch.Tensor | None = None
+    """log pi of the base model, for the KL to it."""
 
     def rows(self, rows: slice) -> "MiniBatch":
         """The part that holds the given responses."""
         ends = self.sequences.response_lengths_B.cumsum(0)
         first = int(ends[rows.start - 1]) if rows.start else 0
         tokens = slice(first, int(ends[rows.stop - 1]))
-        return MiniBatch(self.sequences[rows], self.old_logprob_N[tokens], self.advantage_N[tokens])
+        reference = None if self.reference_logprob_N is None else self.reference_logprob_N[tokens]
+        return MiniBatch(self.sequences[rows], self.old_logprob_N[tokens], self.advantage_N[tokens], reference)
 
 
 def update(
@@ -38,53 +41,118 @@ def update(
     config: RunConfig,
     seed: tuple[int, ...],
     preselected_N: torch.Tensor | None = None,
-) -> dict[str, float]:
-    """One optimiser update on the mean loss over all N response tokens of `batch`.
+) -> tuple[dict[str, float], Tokens]:
+    """One optimiser update on the weighted mean loss over the N response tokens of `batch`.
 
     A gradient that is not finite leaves the weights alone and is counted in `policy/skipped_updates`.
 
     The gradient is accumulated over micro-batches of `training.micro_batch_tokens` and is the same, up to
-    rounding, for any such size: the denominator is N, and in selection scope `minibatch` the tokens are chosen
-    once for the whole batch. `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`.
+    rounding, for any such size, unless aggregation or selection is by micro-batch: the weights of the mean are
+    those of the whole batch, and in selection scope `minibatch` the tokens are chosen once for all of it.
+    `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`. Returns the metrics and
+    what the loss saw of the tokens, on the CPU.
     """
-    training, settings = config.training, config.objective
+    settings, training = config.objective, config.training
     parts = list(batch.sequences.micro_batches(training.micro_batch_tokens))
     generator = torch.Generator().manual_seed(sample_seed("selection", *seed))
     chosen_N = preselected_N
     if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and len(parts) > 1:
         chosen_N = _select_ahead(model, batch, config, generator)
     optimizer.zero_grad(set_to_none=True)
-    seen: dict[str, list] = defaultdict(list)
-    loss, start = 0.0, 0
+    seen: list[Tokens] = []
+    sums: dict[str, float] = defaultdict(float)
+    start = 0
     for rows in parts:
         part = batch.rows(rows)
         stop = start + len(part.old_logprob_N)
-        logprob = token_statistics(model, part.sequences, training.temperature, training.logprob_chunk).logprob_N
+        statistics = token_statistics(
+            model,
+            part.sequences,
+            training.temperature,
+            training.logprob_chunk,
+            entropy_gradient=config.regularisation.entropy != 0,
+        )
+        logprob = statistics.logprob_N
         old, advantage = part.old_logprob_N.to(logprob.device), part.advantage_N.to(logprob.device)
-        if chosen_N is not None:
-            selected = chosen_N[start:stop].to(logprob.device)
+        if chosen_N is None:
+            selected = scope_N = select(logprob, old, advantage, settings, generator)
         else:
-            selected = select(logprob, old, advantage, settings, generator)
-        tokens = Tokens(logprob, old, advantage, selected)
-        part_loss = objectives.OBJECTIVES[settings.name](tokens, settings).sum() / len(batch.old_logprob_N)
-        part_loss.backward()
-        loss += part_loss.item()
+            selected, scope_N = chosen_N[start:stop].to(logprob.device), chosen_N
+        tokens = Tokens(logprob, old, advantage, selected, part.sequences.sequence_N.to(logprob.device))
+        weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
+        weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
+        loss = _loss_terms(tokens, statistics.entropy_N, part.reference_logprob_N, weights, config)
+        loss["policy/loss"].backward()
+        for name, value in loss.items():
+            sums[name] += value.item()
+        seen.append(tokens)
         start = stop
-        for field in ("logprob", "old_logprob", "advantage", "selected"):
-            seen[field].append(getattr(tokens, field).detach().cpu())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
     if norm.isfinite():
         optimizer.step()
-    tokens = Tokens(**{field: torch.cat(values) for field, values in seen.items()})
+    fields = ("logprob", "old_logprob", "advantage", "selected")
+    flat = {field: torch.cat([getattr(part, field).detach().cpu() for part in seen]) for field in fields}
+    tokens = Tokens(**flat, sequence=batch.sequences.sequence_N)
     metrics = {
-        "policy/loss": loss,
+        **sums,
         "policy/gradient_norm": norm.item(),
         "policy/skipped_updates": float(not norm.isfinite()),
+        **objectives.policy_metrics(tokens, settings),
     }
-    metrics |= objectives.policy_metrics(tokens, settings)
     if isinstance(settings, Selection):
         metrics |= selection.selection_metrics(tokens.selected, tokens.logprob, tokens.advantage)
-    return metrics
+    return metrics, tokens
+
+
+def _loss_terms(
+    tokens: Tokens,
+    entropy_N: torch.Tensor,
+    reference_logprob_N: torch.Tensor | None,
+    weights_N: torch.Tensor,
+    config: RunConfig,
+) -> dict[str, torch.Tensor]:
+    """A micro-batch's share of the update's loss (`policy/loss`, carries the gradient) and of its added terms."""
+    settings, extra = config.objective, config.regularisation
+    loss = (weights_N * objectives.OBJECTIVES[settings.name](tokens, settings)).sum()
+    terms = {}
+    if extra.entropy:
+        terms["policy/entropy"] = (weights_N * entropy_N).sum()
+        loss = loss - extra.entropy * terms["policy/entropy"]
+    if reference_logprob_N is not None:
+        reference = reference_logprob_N.to(tokens.logprob.device)
+        estimate = objectives.reference_kl(tokens.logprob, reference, extra.kl_estimator)
+        terms["policy/reference_kl"] = (weights_N * estimate).sum()
+        loss = loss + extra.reference_kl * terms["policy/reference_kl"]
+    return {"policy/loss": loss, **terms}
+
+
+def _denominator_factor(selected_N: torch.Tensor, settings: object) -> float:
+    """What the weights grow by where detached tokens do not count: N / (N - selected) of the selection's scope."""
+    if not isinstance(settings, ClipCov) or settings.count_selected:
+        return 1.0
+    return len(selected_N) / max(1, len(selected_N) - int(selected_N.sum()))
+
+
+def token_weights(
+    part: Sequences, whole: Sequences, aggregation: str, max_response: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Weight of every token of a micro-batch in the mean over the update's N tokens of B responses; [n].
+
+    token-mean: 1 / N. sequence-mean: 1 / (B |y|). constant: 1 / (B max_response) (Dr. GRPO). micro-batch-mean:
+    the mean over the micro-batch's n tokens of b responses, times b / B (the paper's code).
+    """
+    responses, lengths = len(whole), part.response_lengths_B
+    tokens = int(lengths.sum())
+    match aggregation:
+        case "token-mean":
+            return torch.full((tokens,), 1 / max(1, int(whole.response_lengths_B.sum())), dtype=dtype)
+        case "micro-batch-mean":
+            return torch.full((tokens,), len(part) / responses / max(1, tokens), dtype=dtype)
+        case "sequence-mean":
+            return (1 / (responses * lengths.to(dtype)))[part.sequence_N]
+        case "constant":
+            return torch.full((tokens,), 1 / (responses * max_response), dtype=dtype)
+    raise ValueError(f"unknown aggregation '{aggregation}'")
 
 
 def select(
@@ -98,12 +166,12 @@ def select(
     nothing = torch.zeros_like(advantage_N, dtype=torch.bool)
     if not isinstance(settings, Selection) or not len(advantage_N):
         return nothing
-    reference = logprob_N if settings.policy == "current" else old_logprob_N
-    covariance = token_covariance(reference, advantage_N)
+    source = logprob_N if settings.policy == "current" else old_logprob_N
+    covariance = token_covariance(source, advantage_N, weighted=settings.form == "weighted")
     if isinstance(settings, KlCov):
         return selection.kl_cov(covariance, settings)
     assert isinstance(settings, ClipCov)
-    tokens = Tokens(logprob_N.detach(), old_logprob_N, advantage_N, nothing)
+    tokens = Tokens(logprob_N.detach(), old_logprob_N, advantage_N, nothing, torch.zeros_like(advantage_N).long())
     below, above = objectives.clipped(tokens, settings)
     return selection.clip_cov(covariance, below | above, settings, generator)
 

@@ -1,6 +1,5 @@
 """What the stages that compute with torch share."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,21 +45,3 @@ def grader(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Completion], li
         return [grade(response_text(tokenizer, completion), answer) for completion, answer in pairs]
 
     return grade_all
-
-
-class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a question that a loop asks when it can stop cleanly."""
-
-    def __init__(self) -> None:
-        """Take the two signals over; a second one of either kind acts at once."""
-        self.requested = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.requested = True
-        signal.signal(number, signal.SIG_DFL)
-
-    def __call__(self) -> bool:
-        """Whether a signal has come."""
-        return self.requested

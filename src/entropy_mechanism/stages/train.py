@@ -2,35 +2,34 @@
 
 Training state lives in `store/<fingerprint>/`, outside the declared outputs, so a retry resumes and an unchanged
 run is a hit whatever experiment asks for it. The fingerprint covers all that determines the result.
+
+This module is what surrounds a training: the lock, the finished run, the marker of a permanent error. It imports
+nothing heavy, so that a signal during the imports of `training` is noticed, and a retry in vain ends quickly.
 """
 
 import fcntl
 import json
 import os
-import sys
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from tqdm import tqdm
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import RunConfig, read_run_config
+from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
 from entropy_mechanism.models import manifest
-from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
-from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
-from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import StopRequest, grader, questions, use_one_thread
+from entropy_mechanism.rl.errors import PermanentError
+from entropy_mechanism.stages.stopping import StopRequest, tell
 
 TRAINING_VERSION = 1
 """Raised by hand whenever a change of code changes what training produces."""
-INTERRUPTED = 75
-"""Exit status of a run that stopped in time and goes on when started again."""
 LOCK_PATIENCE = 600.0
 """Seconds to wait for another trainer of the same run."""
+PERMANENT = (PermanentError, ConfigError, ValueError)
+"""Errors that would come again: the run, or one of its inputs, is not what it should be."""
+TRANSIENT = (OSError, MemoryError)
+"""Errors of the machine; whatever they caused is not permanent either."""
 
 
 def train(
@@ -42,10 +41,15 @@ def train(
     metrics: Path,
     output: Path,
     results: Path,
+    deadline_seconds: float | None = None,
+    retry: bool = False,
 ) -> None:
-    """Train one run, or take it from the store; exits with 75 when stopped by a signal."""
-    stop = StopRequest()
-    use_one_thread()
+    """Train one run, or take it from the store.
+
+    Exits with 75, after a checkpoint, when stopped by a signal or before the process is `deadline_seconds` old.
+    Raises `PermanentError` at once when an earlier attempt left `failed.json`, unless `retry` clears it.
+    """
+    stop = StopRequest(deadline_seconds)
     run = read_run_config(config)
     fingerprint = training_fingerprint(run, model, train_set, validation)
     folder = store / fingerprint
@@ -60,15 +64,19 @@ def train(
         metrics_file=folder / "metrics.jsonl",
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with _alone(folder, run.run, stop):
             if _finished(folder):
-                print(f"{run.run}: found in {folder}, nothing to train", flush=True)
+                tell(f"{run.run}: found in {folder}, nothing to train")
             else:
-                _train(run, model, train_set, validation, folder, stop)
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        files.write_parquet(metrics, pd.DataFrame(rows).drop(columns="time"))
-        facts = {"run": run.run, "fingerprint": fingerprint, **files.read_json(folder / "done.json")["facts"]}
-        manifest.write(output, folder / "final", facts)
+                _heed_failure(folder, retry)
+                _tidy(folder)
+                with _marking_failure(folder):
+                    stop.leave_if_asked(run.run)
+                    from entropy_mechanism.stages.training import train_run
+
+                    stop.leave_if_asked(run.run)
+                    train_run(run, fingerprint, model, train_set, validation, folder, stop)
+            _write_outputs(run, fingerprint, folder, metrics, output)
 
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:
@@ -84,112 +92,97 @@ def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validatio
     )
 
 
-def _train(
-    run: RunConfig, model: Path, train_set: Path, validation: Path, folder: Path, stop: StopRequest
-) -> None:
-    base = manifest.read(model)
-    base.verify()
-    policy = load_policy(base.weights)
-    tokenizer = load_tokenizer(base.weights)
-    log = MetricsLog(folder / "metrics.jsonl", run)
-    trainer = Trainer(
-        config=run,
-        model=policy,
-        engine=TransformersEngine(policy, len(tokenizer)),
-        grader=grader(tokenizer),
-        questions=questions(train_set, tokenizer),
-        validation=questions(validation, tokenizer),
-        stop_ids=(tokenizer.eos_token_id,),
-        checkpoints=folder / "checkpoints",
-        hooks=Hooks(row=log.row, stop=stop, warn=log.say),
-    )
-    step = trainer.resume()
-    log.start(step)
-    try:
-        trainer.train()
-    except Stopped as reason:
-        log.say(f"{reason}; start again to go on")
-        raise SystemExit(INTERRUPTED) from reason
-    finally:
-        log.close()
-    save_policy(policy, tokenizer, folder / "final")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    facts = {
-        "steps": rows[-1]["step"],
-        "gradient_steps": rows[-1]["gradient_steps"],
-        "seconds": round(sum(row["time/step"] for row in rows), 3),
-        "parameters": base.facts["parameters"],
-        "non_embedding_parameters": base.facts["non_embedding_parameters"],
-    }
-    files.write_json(folder / "done.json", {"facts": facts, "digests": files.sha256_of_tree(folder / "final")})
-    log.say(f"finished: validation accuracy {rows[-1]['validation/accuracy']:.3f}")
+def permanent(error: BaseException) -> bool:
+    """Whether another attempt would fail the same way; see `PERMANENT` and `TRANSIENT`."""
+    if not isinstance(error, PERMANENT):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TRANSIENT):
+            return False
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return True
 
 
 def _finished(folder: Path) -> bool:
     """Whether the store holds the finished run, undamaged."""
-    if not (folder / "done.json").is_file():
-        return False
-    return files.read_json(folder / "done.json")["digests"] == files.sha256_of_tree(folder / "final")
+    try:
+        done = files.read_json(folder / "done.json")
+        found = {"digests": files.sha256_of_tree(folder / "final")}
+        if "series" in done:
+            found["series"] = files.sha256(folder / "metrics.jsonl")
+        damaged = [name for name, value in found.items() if done[name] != value]
+    except FileNotFoundError as error:
+        if error.filename == str(folder / "done.json"):
+            return False
+        damaged = [str(error)]
+    except (ValueError, KeyError, TypeError) as error:
+        damaged = [f"done.json: {error}"]
+    if damaged:
+        tell(f"{folder} is not as it was left when the run was finished ({', '.join(damaged)}); going on with it")
+    return not damaged
 
 
-class MetricsLog:
-    """The run's series on disk, and its progress before a person's eyes."""
+def _write_outputs(run: RunConfig, fingerprint: str, folder: Path, metrics: Path, output: Path) -> None:
+    import pandas as pd
 
-    def __init__(self, path: Path, run: RunConfig) -> None:
-        """Log the rows of `run` to `path`."""
-        self.path, self.name, self.last = path, run.run, run.training.steps
-        self.bar: tqdm | None = None
-        self.told = -float("inf")
-        self.accuracy = float("nan")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    files.write_parquet(metrics, pd.DataFrame(rows).drop(columns="time"))
+    facts = {"run": run.run, "fingerprint": fingerprint, **files.read_json(folder / "done.json")["facts"]}
+    manifest.write(output, folder / "final", facts)
 
-    def start(self, step: int) -> None:
-        """Go on at `step`: rows from there on belong to work that is done again, so they go."""
-        rows = self.path.read_text().splitlines(keepends=True) if self.path.is_file() else []
-        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] < step]
-        files.write_text(self.path, "".join(kept))
-        self.handle = self.path.open("a", encoding="utf-8")
-        self.began, self.first = time.monotonic(), step
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=self.last, initial=step, desc=self.name, unit="step")
-        self.say(f"going on from step {step} of {self.last}" if step else f"training {self.last} steps")
 
-    def row(self, row: dict[str, Any]) -> None:
-        """Append one finished step."""
-        clean = {name: None if value != value else value for name, value in row.items()}  # NaN is not JSON
-        self.handle.write(json.dumps(clean | {"time": time.time()}) + "\n")
-        self.handle.flush()
-        if row["validation/accuracy"] is not None:
-            self.accuracy = row["validation/accuracy"]
-        text = f"entropy {row['entropy/sequence_mean/before_filter']:.3f}, reward {row['reward/mean']:.3f}"
-        text += f", validation {self.accuracy:.3f}"
-        step = row["step"]
-        if self.bar is not None:
-            self.bar.n = step
-            self.bar.set_postfix_str(text)
-        elif time.monotonic() - self.told > 10 or step == self.last:
-            self.told = time.monotonic()
-            pace = (self.told - self.began) / max(1, step - self.first + 1)
-            left = (self.last - step) * pace
-            self.say(f"step {step}/{self.last}: {text}; {pace:.2f} s a step, {left:.0f} s left")
-
-    def say(self, message: str) -> None:
-        """One line for a person."""
-        if self.bar is not None:
-            self.bar.write(f"{self.name}: {message}")
-        else:
-            print(f"{self.name}: {message}", flush=True)
-
-    def close(self) -> None:
-        """Make the series durable."""
-        os.fsync(self.handle.fileno())
-        self.handle.close()
-        if self.bar is not None:
-            self.bar.close()
+def _heed_failure(folder: Path, retry: bool) -> None:
+    """Raise what stopped an earlier attempt for good; forget it on `retry`."""
+    marker = folder / "failed.json"
+    if retry:
+        marker.unlink(missing_ok=True)
+    if not marker.is_file():
+        return
+    try:
+        failed = files.read_json(marker)
+        message, origin = failed["error"], f"{failed['time']} on {failed['host']}"
+    except (ValueError, KeyError, TypeError):
+        message, origin = "an earlier attempt failed, its message is lost", "an unknown time"
+    raise PermanentError(
+        f"{message} (failed so at {origin}, not tried again; when the reason is gone, delete {marker} or run "
+        "the command with --retry)"
+    )
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Exclude other trainers of the same run; wait a while for one that is at work, then give up."""
+def _marking_failure(folder: Path) -> Iterator[None]:
+    """Leave `failed.json` when the body ends with a permanent error."""
+    try:
+        yield
+    except Exception as error:
+        if permanent(error):
+            failed = {
+                "error": str(error) or type(error).__name__,
+                "type": type(error).__name__,
+                "time": tracking.now(),
+                "host": os.uname().nodename,
+            }
+            try:
+                files.write_json(folder / "failed.json", failed)
+                tell(f"left {folder / 'failed.json'}: this error would come again, so there are no more attempts")
+            except OSError as problem:
+                tell(f"warning: {folder / 'failed.json'} could not be written: {problem}")
+        raise
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write. Only the owner of the lock may."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _alone(folder: Path, name: str, stop: StopRequest) -> Iterator[None]:
+    """Exclude other trainers of the same run; wait a while for one that is at work, then give up.
+
+    The lock ends with the process that holds it, whichever way it ends.
+    """
     with (folder / "lock").open("a+") as handle:
         deadline = time.monotonic() + LOCK_PATIENCE
         waiting = False
@@ -201,13 +194,14 @@ def _alone(folder: Path) -> Iterator[None]:
                 handle.seek(0)
                 owner = handle.read().strip() or "unknown"
                 if time.monotonic() > deadline:
-                    raise SystemExit(
+                    raise TimeoutError(
                         f"{folder} is in use by another trainer ({owner}); wait for it or end it"
                     ) from None
                 if not waiting:
-                    print(f"another trainer ({owner}) is at work on this run; waiting for it", flush=True)
+                    tell(f"{name}: another trainer ({owner}) is at work on this run; waiting for it")
                 waiting = True
-                time.sleep(1)
+                stop.leave_if_asked(name)
+                time.sleep(0.2)
         handle.seek(0)
         handle.truncate()
         handle.write(f"process {os.getpid()} on {os.uname().nodename}")

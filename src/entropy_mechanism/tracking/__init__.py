@@ -12,6 +12,7 @@ from entropy_mechanism.tracking.records import (
     StageRecord,
     describe,
     latest_records,
+    now,
     read_record,
     stage,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "finish",
     "follow",
     "latest_records",
+    "now",
     "read_record",
     "run_ids",
     "stage",

@@ -1,0 +1,9 @@
+"""Errors that no further attempt would get past."""
+
+
+class PermanentError(Exception):
+    """Trying again as things are would fail the same way: a person has to look.
+
+    What the training raises for such a reason is a subclass of this one. A ValueError counts alike: it says that
+    an input is not what it should be.
+    """

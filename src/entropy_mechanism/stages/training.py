@@ -1,0 +1,147 @@
+"""The training of one run inside its folder of the store: load, resume, train, keep the final policy."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from entropy_mechanism import files
+from entropy_mechanism.config import RunConfig
+from entropy_mechanism.models import manifest
+from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
+from entropy_mechanism.rl.checkpoint import sync_folder
+from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
+from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+from entropy_mechanism.stages.runtime import grader, questions, use_one_thread
+from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
+
+
+def train_run(
+    run: RunConfig,
+    fingerprint: str,
+    model: Path,
+    train_set: Path,
+    validation: Path,
+    folder: Path,
+    stop: StopRequest,
+) -> None:
+    """Train `run` to its end in `folder`, from its newest sound checkpoint; exits with 75 when stopped.
+
+    A kill at any moment costs only the steps since the last checkpoint: rows are durable before the checkpoint
+    that covers them, and `done.json` is written when all that it vouches for is.
+    """
+    use_one_thread()
+    base = manifest.read(model)
+    base.verify()
+    policy = load_policy(base.weights)
+    tokenizer = load_tokenizer(base.weights)
+    log = MetricsLog(folder / "metrics.jsonl", run)
+
+    def row(values: dict[str, float | None]) -> None:
+        log.row(values)
+        stop.took(values["time/step"], values["time/checkpoint"])
+
+    trainer = Trainer(
+        config=run,
+        model=policy,
+        engine=TransformersEngine(policy, len(tokenizer)),
+        grader=grader(tokenizer),
+        questions=questions(train_set, tokenizer),
+        validation=questions(validation, tokenizer),
+        stop_ids=(tokenizer.eos_token_id,),
+        checkpoints=folder / "checkpoints",
+        hooks=Hooks(row=row, stop=stop, warn=log.say),
+        fingerprint=fingerprint,
+    )
+    log.start(trainer.resume(last_step=len(sound_rows(log.path))))
+    try:
+        trainer.train()
+    except Stopped as reason:
+        log.say(f"{reason} ({stop.reason}); start again to go on")
+        raise SystemExit(INTERRUPTED) from reason
+    finally:
+        log.close()
+    save_policy(policy, tokenizer, folder / "final")
+    for path in (folder / "final", folder):
+        sync_folder(path)
+    rows = [json.loads(line) for line in sound_rows(log.path)]
+    facts = {
+        "steps": rows[-1]["step"],
+        "gradient_steps": rows[-1]["gradient_steps"],
+        "seconds": round(sum(row["time/step"] for row in rows), 3),
+        "parameters": base.facts["parameters"],
+        "non_embedding_parameters": base.facts["non_embedding_parameters"],
+    }
+    done = {"digests": files.sha256_of_tree(folder / "final"), "series": files.sha256(log.path)}
+    files.write_json(folder / "done.json", {"facts": facts, **done})
+    log.say(f"finished: validation accuracy {rows[-1]['validation/accuracy']:.3f}")
+
+
+def sound_rows(path: Path) -> list[bytes]:
+    """The lines of a series up to the first that is torn, damaged or out of turn: one for step 0, 1, 2 …"""
+    rows: list[bytes] = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
+        try:
+            if json.loads(line)["step"] != len(rows):
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        rows.append(line + b"\n")
+    return rows
+
+
+class MetricsLog:
+    """The run's series on disk, and its progress before a person's eyes."""
+
+    def __init__(self, path: Path, run: RunConfig) -> None:
+        """Log the rows of `run` to `path`."""
+        self.path, self.name, self.last = path, run.run, run.training.steps
+        self.bar: tqdm | None = None
+        self.told = -float("inf")
+        self.accuracy = float("nan")
+
+    def start(self, step: int) -> None:
+        """Go on at `step`: rows from there on belong to work that is done again, so they go."""
+        with files.replacing(self.path) as temporary:
+            temporary.write_bytes(b"".join(sound_rows(self.path)[:step]))
+        self.handle = self.path.open("ab", buffering=0)
+        self.began, self.first = time.monotonic(), step
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=self.last, initial=step, desc=self.name, unit="step")
+        self.say(f"going on from step {step} of {self.last}" if step else f"training {self.last} steps")
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Append one finished step; it is on disk on return, and so before a checkpoint that covers it."""
+        clean = {name: None if value != value else value for name, value in row.items()}  # NaN is not JSON
+        self.handle.write(json.dumps(clean | {"time": time.time()}).encode() + b"\n")
+        os.fsync(self.handle.fileno())
+        if row["validation/accuracy"] is not None:
+            self.accuracy = row["validation/accuracy"]
+        text = f"entropy {row['entropy/sequence_mean/before_filter']:.3f}, reward {row['reward/mean']:.3f}"
+        text += f", validation {self.accuracy:.3f}"
+        step = row["step"]
+        if self.bar is not None:
+            self.bar.n = step
+            self.bar.set_postfix_str(text)
+        elif time.monotonic() - self.told > 10 or step == self.last:
+            self.told = time.monotonic()
+            pace = (self.told - self.began) / max(1, step - self.first + 1)
+            left = (self.last - step) * pace
+            self.say(f"step {step}/{self.last}: {text}; {pace:.2f} s a step, {left:.0f} s left")
+
+    def say(self, message: str) -> None:
+        """One line for a person."""
+        if self.bar is not None:
+            self.bar.write(f"{self.name}: {message}")
+        else:
+            tell(f"{self.name}: {message}")
+
+    def close(self) -> None:
+        """No more rows."""
+        self.handle.close()
+        if self.bar is not None:
+            self.bar.close()
