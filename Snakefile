@@ -51,6 +51,8 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         PATHS.report,
+    message:
+        f"Everything of {PATHS.experiment} is there: {PATHS.report}"
 
 
 onstart:

@@ -15,12 +15,14 @@ rule collect_curves:
         PATHS.log("collect_curves", "{run}"),
     conda:
         "../envs/cpu.yaml"
+    params:
+        code=code("stages/analyze.py"),
     message:
         "Collecting the curves of {wildcards.run}"
     shell:
         "python -m entropy_mechanism collect-curves"
-        " --config {input.config} --metrics {input.metrics} --source {input.manifest}"
-        " --runs {output.runs} --curves {output.curves} > {log} 2>&1"
+        " --config {input.config:q} --metrics {input.metrics:q} --source {input.manifest:q}"
+        " --runs {output.runs:q} --curves {output.curves:q} > {log:q} 2>&1"
 
 
 rule fit_law:
@@ -37,13 +39,13 @@ rule fit_law:
     params:
         experiment=EXPERIMENT_FILE,
         settings=settings(EXPERIMENT.analysis),
-        code=code("analysis"),
+        code=code("analysis", "statistics.py", "stages/analyze.py"),
     message:
         "Fitting the law to {wildcards.run}"
     shell:
         "python -m entropy_mechanism fit-law"
-        " --experiment {params.experiment} --run {wildcards.run} --curves {input} --outputs {output}"
-        " > {log} 2>&1"
+        " --experiment {params.experiment:q} --run {wildcards.run} --curves {input:q} --outputs {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule entropy_dynamics:
@@ -60,10 +62,10 @@ rule entropy_dynamics:
     params:
         experiment=EXPERIMENT_FILE,
         settings=settings(EXPERIMENT.analysis),
-        code=code("analysis"),
+        code=code("analysis", "statistics.py", "stages/analyze.py"),
     message:
         "Entropy dynamics of {wildcards.run}"
     shell:
         "python -m entropy_mechanism entropy-dynamics"
-        " --experiment {params.experiment} --run {wildcards.run} --curves {input}"
-        " --outputs {output} > {log} 2>&1"
+        " --experiment {params.experiment:q} --run {wildcards.run} --curves {input:q}"
+        " --outputs {output:q} > {log:q} 2>&1"

@@ -3,6 +3,9 @@ import hashlib
 import re
 import shlex
 import subprocess
+from datetime import datetime
+
+from snakemake.exceptions import WorkflowError
 
 from entropy_mechanism.paths import RESULTS_VARIABLE
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
@@ -22,7 +25,9 @@ TABLE_FILES = ("csv", "md", "json")
 BENCHMARKS = EXPERIMENT.evaluation.benchmarks
 
 # One run of the workflow is one parent run in MLflow; jobs learn its name from the environment.
-os.environ.setdefault(INVOCATION_VARIABLE, uuid.uuid4().hex)
+os.environ.setdefault(
+    INVOCATION_VARIABLE, f"{PATHS.experiment}-{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+)
 
 
 wildcard_constraints:
@@ -55,15 +60,19 @@ def settings(value):
     return value.model_dump_json()
 
 
-def code(*folders):
-    """Digest of the package's modules in `folders`: cheap stages re-run when their code changes."""
-    modules = (
-        path
-        for folder in folders
-        for path in sorted((PACKAGE / "entropy_mechanism" / folder).rglob("*.*"))
-        if path.suffix != ".pyc"
-    )
-    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()[:16]
+def code(*parts):
+    """Digest of modules and folders of the package: cheap stages re-run when their code changes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        place = PACKAGE / "entropy_mechanism" / part
+        modules = (
+            [place] if place.is_file() else [path for path in sorted(place.rglob("*.*")) if path.suffix != ".pyc"]
+        )
+        if not modules:
+            raise WorkflowError(f"rules name code that is not there: {place}")
+        for path in modules:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def frames_of(item):

@@ -19,5 +19,5 @@ rule prepare:
         "Generating data set {wildcards.data}"
     shell:
         "python -m entropy_mechanism prepare"
-        " --experiment {params.experiment} --data {wildcards.data} --output {output.problems}"
-        " --statistics {output.statistics} > {log} 2>&1"
+        " --experiment {params.experiment:q} --data {wildcards.data} --output {output.problems:q}"
+        " --statistics {output.statistics:q} > {log:q} 2>&1"

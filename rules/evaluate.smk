@@ -25,8 +25,8 @@ rule sample:
         "Answering the benchmarks with {wildcards.policy}"
     shell:
         "python -m entropy_mechanism sample"
-        " --experiment {params.experiment} --policy {input.policy} --problems {params.problems}"
-        " --outputs {params.outputs} --store {params.store} --key {wildcards.policy} > {log} 2>&1"
+        " --experiment {params.experiment:q} --policy {input.policy:q} --problems {params.problems:q}"
+        " --outputs {params.outputs:q} --store {params.store:q} --key {wildcards.policy} > {log:q} 2>&1"
 
 
 rule grade:
@@ -40,13 +40,13 @@ rule grade:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("rewards"),
+        code=code("rewards", "stages/grade.py"),
     message:
         "Grading {wildcards.policy} on {wildcards.benchmark}"
     shell:
         "python -m entropy_mechanism grade"
-        " --samples {input.samples} --problems {input.problems}"
-        " --key {wildcards.policy}/{wildcards.benchmark} --output {output} > {log} 2>&1"
+        " --samples {input.samples:q} --problems {input.problems:q}"
+        " --key {wildcards.policy}/{wildcards.benchmark} --output {output:q} > {log:q} 2>&1"
 
 
 rule score:
@@ -60,12 +60,13 @@ rule score:
         "../envs/cpu.yaml"
     params:
         experiment=EXPERIMENT_FILE,
+        benchmarks=settings(EXPERIMENT.evaluation),
         grades=lambda wildcards, input: by_benchmark(input),
         settings=settings(EXPERIMENT.analysis),
-        code=code("evaluation"),
+        code=code("evaluation", "statistics.py", "stages/grade.py"),
     message:
         "Scoring {wildcards.policy}"
     shell:
         "python -m entropy_mechanism score"
-        " --experiment {params.experiment} --policy {wildcards.policy} --grades {params.grades}"
-        " --output {output} > {log} 2>&1"
+        " --experiment {params.experiment:q} --policy {wildcards.policy} --grades {params.grades:q}"
+        " --output {output:q} > {log:q} 2>&1"

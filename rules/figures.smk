@@ -18,12 +18,12 @@ rule figure:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("figures"),
+        code=code("figures", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"
     shell:
         "python -m entropy_mechanism figure"
-        " --name {wildcards.figure} --frames {input} --outputs {output} > {log} 2>&1"
+        " --name {wildcards.figure} --frames {input:q} --outputs {output:q} > {log:q} 2>&1"
 
 
 rule table:
@@ -36,12 +36,12 @@ rule table:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("figures"),
+        code=code("figures", "stages/figure.py"),
     message:
         "Writing {wildcards.table}"
     shell:
         "python -m entropy_mechanism table"
-        " --name {wildcards.table} --frames {input} --outputs {output} > {log} 2>&1"
+        " --name {wildcards.table} --frames {input:q} --outputs {output:q} > {log:q} 2>&1"
 
 
 # One target for each: `snakemake fig11`.

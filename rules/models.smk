@@ -17,5 +17,5 @@ rule make_model:
         "Warming up base model {wildcards.model}"
     shell:
         "python -m entropy_mechanism make-model"
-        " --experiment {params.experiment} --model {wildcards.model} --output {output}"
-        " 2>&1 | tee {log}"
+        " --experiment {params.experiment:q} --model {wildcards.model} --output {output:q}"
+        " 2>&1 | tee {log:q}"

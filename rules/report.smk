@@ -12,11 +12,12 @@ rule report:
         "../envs/cpu.yaml"
     params:
         experiment=EXPERIMENT_FILE,
+        title=EXPERIMENT.title,
         tracking=TRACKING,
-        code=code("report", "figures"),
+        code=code("report", "figures", "stages/report.py"),
     message:
         "Writing the report"
     shell:
         "python -m entropy_mechanism report"
-        " --experiment {params.experiment} --items {input.shown} --frames {input.frames} {input.scores}"
-        " --output {output} {params.tracking} 2>&1 | tee {log}"
+        " --experiment {params.experiment:q} --items {input.shown:q} --frames {input.frames:q} {input.scores:q}"
+        " --output {output:q} {params.tracking} 2>&1 | tee {log:q}"

@@ -23,7 +23,7 @@ rule resolve:
         "Resolving the settings of {wildcards.run}"
     shell:
         "python -m entropy_mechanism resolve"
-        " --experiment {params.experiment} --run {wildcards.run} --output {output} > {log} 2>&1"
+        " --experiment {params.experiment:q} --run {wildcards.run} --output {output:q} > {log:q} 2>&1"
 
 
 rule train:
@@ -45,6 +45,6 @@ rule train:
         "Training {wildcards.run}"
     shell:
         "python -m entropy_mechanism train"
-        " --config {input.config} --model {input.model} --train-set {input.train_set}"
-        " --validation {input.validation} --store {params.store} --metrics {output.metrics}"
-        " --output {output.manifest} 2>&1 | tee {log}"
+        " --config {input.config:q} --model {input.model:q} --train-set {input.train_set:q}"
+        " --validation {input.validation:q} --store {params.store:q} --metrics {output.metrics:q}"
+        " --output {output.manifest:q} 2>&1 | tee {log:q}"

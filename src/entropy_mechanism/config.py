@@ -5,6 +5,7 @@ message names the file, the key, what was found and what is allowed. The JSON sc
 generated from the same classes (`entropy-mechanism schema`).
 """
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -135,6 +136,28 @@ class Experiment(Strict):
                 raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
             if method.objective.name == "policy-gradient" and training.updates != 1:
                 raise self._unfit(name, "updates", "objective policy-gradient is strictly on-policy", "1")
+        return self
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Experiment":
+        """Nothing is tested on what it was trained on, and no two methods are one."""
+        tests = {"validation": self.validation} | {
+            f"evaluation.benchmarks.{name}.data": benchmark.data
+            for name, benchmark in self.evaluation.benchmarks.items()
+        }
+        for name in {name for group in self.runs for name in group.train_sets}:
+            for key, tested in tests.items():
+                if self.data[tested].overlaps(self.data[name]):
+                    raise KeyedError(key, f"'{tested}' may hold problems of '{name}', which runs are trained on")
+        seen: dict[str, str] = {}
+        for name in dict.fromkeys(name for group in self.runs for name in group.methods):
+            method = self.methods[name].model_dump_json(exclude={"extends", "preset", "title", "training"})
+            science = method + self.training_of(name).model_dump_json()
+            if science in seen:
+                raise KeyedError(
+                    f"methods.{name}", f"does the same as '{seen[science]}'; list one of the two in runs"
+                )
+            seen[science] = name
         return self
 
     def _unfit(self, method: str, field: str, reason: str, allowed: str) -> KeyedError:
@@ -283,11 +306,20 @@ def chosen(option: str, name: str, known: Mapping[str, Any]) -> Any:
 
 
 def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> Site:
-    """Validate the site settings; Snakemake has merged `--config` values into them."""
+    """Validate the site settings; Snakemake has merged `--config` values into them.
+
+    Raises `ConfigError` also for a results folder that could not be written.
+    """
     try:
-        return Site.model_validate(raw)
+        site = Site.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path} or --config: {describe(error, Site)}") from None
+    results = Path(site.results).absolute()
+    existing = next(folder for folder in (results, *results.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        fault = "cannot be written" if existing.is_dir() else "is no folder"
+        raise ConfigError(f"{path} or --config: results: found {shown(site.results)}, but {existing} {fault}")
+    return site
 
 
 def experiment_path(name: str, folder: Path | str = "config/experiments") -> Path:
@@ -301,7 +333,7 @@ def experiment_path(name: str, folder: Path | str = "config/experiments") -> Pat
         if stem in RESERVED or not re.fullmatch(NAME_PATTERN, stem):
             raise ConfigError(
                 f"{key}: results are kept under the file's name, found {shown(stem)}; allowed: lower-case letters "
-                f"and digits, with single - . @ + between them, but not {', '.join(RESERVED)}"
+                f"and digits, with single - _ . @ + between them, but not {', '.join(RESERVED)}"
             )
         return Path(name)
     known = sorted(path.stem for path in Path(folder).glob("*.yaml"))

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic import BaseModel, ValidationError
 
-NAME_PATTERN = r"^[a-z0-9]+([.@+-]?[a-z0-9]+)*$"
+NAME_PATTERN = r"^[a-z0-9]+([._@+-]?[a-z0-9]+)*$"
 PROTOCOL_PATTERN = r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$"
 _IN_WORDS = {
-    NAME_PATTERN: "lower-case letters and digits, with single - . @ + between them",
+    NAME_PATTERN: "lower-case letters and digits, with single - _ . @ + between them",
     PROTOCOL_PATTERN: "greedy, avg@k, pass@k or maj@k, such as avg@8",
 }
 

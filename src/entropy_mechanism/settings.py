@@ -28,7 +28,7 @@ Operands = Annotated[
 Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(_ascending)]
 """Smallest and largest value."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Lower-case words joined by single - . @ or +. `--` separates the parts of a run's name."""
+"""Lower-case words joined by single - _ . @ or +. `--` separates the parts of a run's name."""
 
 
 class Strict(BaseModel):
@@ -54,6 +54,12 @@ class ArithmeticSet(Strict):
     """Number of problems."""
     seed: Seed = 0
     """Seed of the draw."""
+
+    def overlaps(self, other: "ArithmeticSet") -> bool:
+        """Whether the two may hold a problem in common: the same split, and operand ranges that meet."""
+        return self.split == other.split and (
+            self.operands[0] <= other.operands[1] and other.operands[0] <= self.operands[1]
+        )
 
 
 class Teacher(Strict):
@@ -115,8 +121,12 @@ class TinyModel(Strict):
 
     @model_validator(mode="after")
     def _heads(self) -> "TinyModel":
-        if self.width % self.heads:
-            raise KeyedError("heads", f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        if self.width % (2 * self.heads):
+            raise KeyedError(
+                "heads",
+                f"width ({self.width}) must be a multiple of twice the heads ({self.heads}): rotary positions "
+                "need an even head size",
+            )
         if self.heads % self.kv_heads:
             raise KeyedError("kv_heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         return self
@@ -164,7 +174,7 @@ class Training(Strict):
     """Updates with a gradient that is not finite after which the run stops for good."""
     micro_batch_tokens: Count = 65536
     """Padded tokens per forward pass at most."""
-    logprob_chunk: Count = 2048
+    logprob_chunk: Count = 1024
     """Tokens whose full-vocabulary logits are held at once."""
 
 
@@ -241,21 +251,27 @@ class Evaluation(Strict):
 class Analysis(Strict):
     """Settings of the law and of the entropy dynamics."""
 
-    entropy: Literal[
-        "entropy/sequence_mean/after_filter",
-        "entropy/sequence_mean/before_filter",
-        "entropy/token_mean/after_filter",
-        "entropy/token_mean/before_filter",
-    ] = "entropy/sequence_mean/after_filter"
-    """The entropy that enters the law; the paper's Eq. 5 is the default."""
     forecast_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field([0.15])
     """Shares of training on which the law is fitted to predict the rest."""
     resamples: Count = 2000
     """Bootstrap resamples of every interval."""
     smoothing: Count = 9
-    """Steps of the centred moving mean in Fig 8."""
+    """Steps of the centred moving mean in Fig 8; an odd number."""
     seed: Seed = 0
     """Seed of the bootstrap."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Analysis":
+        if self.smoothing % 2 == 0:
+            raise KeyedError(
+                "smoothing", f"found {self.smoothing}; allowed: odd numbers, so that the window has a centre"
+            )
+        if 0.15 not in self.forecast_fractions:
+            raise KeyedError(
+                "forecast_fractions",
+                f"found {self.forecast_fractions}; allowed: lists with 0.15, which Fig 5 shows",
+            )
+        return self
 
 
 class RunFilter(Strict):

@@ -83,6 +83,15 @@ def test_a_benchmark_setting_samples_again_and_trains_nothing(smoke, edited):
     assert not {"train", "make_model", "prepare", "fit_law"} & planned.keys()
 
 
+def test_the_code_of_shared_statistics_scores_and_fits_again(smoke, edited):
+    path = smoke.root / "src/entropy_mechanism/statistics.py"
+    edited("src/entropy_mechanism/statistics.py", ("import", "import"))
+    path.write_text(path.read_text() + "\n# changed\n")
+    planned = smoke.planned(*SMOKE)
+    assert (planned["score"], planned["fit_law"]) == (4, 3)
+    assert not {"train", "sample", "grade"} & planned.keys()
+
+
 def test_figure_code_redraws_figures_and_fits_nothing(smoke, edited):
     edited("src/entropy_mechanism/figures/style.py", ("import", "import"))
     path = smoke.root / "src/entropy_mechanism/figures/style.py"
@@ -133,6 +142,7 @@ def test_a_flipped_byte_is_found_by_the_audit(smoke):
         (["experiment=smok"], "'smok' is not in config/experiments"),
         (["experiment=smok"], "allowed: smoke, tiny (did you mean 'smoke'?)"),
         (["experiment=smoke", "resluts=x"], "resluts"),
+        (["experiment=smoke", "results=README.md"], "README.md is no folder"),
     ],
 )
 def test_a_wrong_setting_stops_with_one_line_before_any_job(workspace, arguments, expected):

@@ -11,7 +11,6 @@ from entropy_mechanism.data.arithmetic import (
     SHARES,
     UnreliableTeacher,
     answer,
-    are_disjoint,
     generate,
     parse,
     split_of,
@@ -107,8 +106,9 @@ def test_the_split_of_a_text_never_changes(text, split):
         (("test", (6, 7)), ("test", (2, 6)), False),
     ],
 )
-def test_are_disjoint_tells_splits_and_operand_ranges(first, second, expected):
-    assert are_disjoint(make_set(*first), make_set(*second)) is expected
+def test_sets_overlap_where_split_and_operand_ranges_meet(first, second, expected):
+    assert make_set(*first).overlaps(make_set(*second)) is not expected
+    assert make_set(*second).overlaps(make_set(*first)) is not expected
 
 
 def test_short_chains_that_do_not_exist_are_replaced_by_longer_ones():

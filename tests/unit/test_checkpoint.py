@@ -144,3 +144,10 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_sound_checkpoint(tmp_path):
         assert not list(tmp_path.glob(".writing-*"))
         newest = max(newest, loaded["step"])
     assert newest > 0
+
+
+def test_files_of_others_among_the_checkpoints_stop_nothing(tmp_path):
+    checkpoint.save(tmp_path, 3, state(3))
+    (tmp_path / ".DS_Store").write_text("")
+    (tmp_path / ".nfs0001").write_text("")
+    assert checkpoint.load_latest(tmp_path)["state"] == {"step": 3}

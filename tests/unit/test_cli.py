@@ -57,13 +57,15 @@ def test_a_wrong_option_shows_the_usage(capsys):
 
 EXPERIMENT = """
 title: wrong
-data: {train: {kind: arithmetic, split: train, operands: [2, 3], problems: 10}}
+data:
+  train: {kind: arithmetic, split: train, operands: [2, 3], problems: 10}
+  held: {kind: arithmetic, split: test, operands: [2, 3], problems: 10}
 validation: trian
 models: {nano: {kind: tiny, layers: 1, width: 8, heads: 1, kv_heads: 1, warmup: {steps: 1}}}
 methods: {grpo: {objective: {name: ppo-clip}}}
 training: {steps: 1, prompts: 2, samples: 2, updates: 1, learning_rate: 1e-3, max_response: 8}
 runs: [{models: [nano], train_sets: [train], methods: [grpo], seeds: [1]}]
-evaluation: {max_response: 8, benchmarks: {easy: {data: train, protocols: [greedy]}}}
+evaluation: {max_response: 8, benchmarks: {easy: {data: held, protocols: [greedy]}}}
 """
 
 
@@ -74,7 +76,7 @@ def resolve(experiment, tmp_path, name="nano--train--grpo--s1"):
 
 def test_a_stage_reads_its_experiment_and_ends_with_status_0(capsys, tmp_path):
     path = tmp_path / "right.yaml"
-    path.write_text(EXPERIMENT.replace("trian", "train"))
+    path.write_text(EXPERIMENT.replace("trian", "held"))
     assert run(capsys, *resolve(path, tmp_path))[0] == 0
     assert "run: nano--train--grpo--s1" in (tmp_path / "run.yaml").read_text()
 
@@ -90,13 +92,14 @@ def test_a_wrong_experiment_is_one_line(capsys, tmp_path):
     status, _, text = run(capsys, *resolve(path, tmp_path))
     assert status == 1
     assert text == (
-        f"error: {path}: validation: 'trian' is not defined in data; allowed: train (did you mean 'train'?)\n"
+        f"error: {path}: validation: 'trian' is not defined in data; allowed: train, held "
+        "(did you mean 'train'?)\n"
     )
 
 
 def test_an_unknown_run_is_one_line(capsys, tmp_path):
     path = tmp_path / "right.yaml"
-    path.write_text(EXPERIMENT.replace("trian", "train"))
+    path.write_text(EXPERIMENT.replace("trian", "held"))
     status, _, text = run(capsys, *resolve(path, tmp_path, "nano--train--gpro--s1"))
     assert status == 1
     assert re.fullmatch(r"error: no run is named 'nano--train--gpro--s1'; .*\n", text)

@@ -256,7 +256,22 @@ WRONG = {
         [1, 2],
         ": data.train.operands[0]: found 1; allowed: 2 or more",
     ),
-    "width and heads": ("models/nano/heads", 3, ": models.nano.heads: width (32) must be a multiple of heads (3)"),
+    "an even window": ("analysis", {"smoothing": 4}, ": analysis.smoothing: found 4; allowed: odd numbers"),
+    "no forecast of Fig 5": (
+        "analysis",
+        {"forecast_fractions": [0.2]},
+        ": analysis.forecast_fractions: found [0.2]; allowed: lists with 0.15",
+    ),
+    "tested on what was trained on": (
+        "evaluation/benchmarks/hard/data",
+        "train",
+        ": evaluation.benchmarks.hard.data: 'train' may hold problems of 'train', which runs are trained on",
+    ),
+    "width and heads": (
+        "models/nano/heads",
+        3,
+        ": models.nano.heads: width (32) must be a multiple of twice the heads (3)",
+    ),
     "heads and kv_heads": (
         "models/nano/kv_heads",
         3,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entropy_mechanism.analysis.consumption import CONSUMPTION_COLUMNS, consumption, mean_consumption
+from entropy_mechanism.analysis.consumption import CONSUMPTION_COLUMNS, consumption
 from entropy_mechanism.analysis.law import ENTROPY
 
 
@@ -59,23 +59,6 @@ def test_a_run_with_one_point_is_left_out_with_a_warning(caplog):
     assert shares.empty
     assert list(shares.columns) == CONSUMPTION_COLUMNS
     assert "short: 1 points" in caplog.text
-
-
-def test_the_mean_counts_every_run_once_and_leaves_out_undefined_ones():
-    runs = [
-        curves_of([0, 1, 2], [1.0, 0.4, 0.0], [0.0, 0.8, 1.0], run="small change is not weighted less"),
-        curves_of([0, 1, 2], [0.2, 0.1, 0.0], [0.2, 0.21, 0.22], run="b", method="kl_cov"),
-        curves_of([0, 1, 2], [0.2, 0.1, 0.0], [0.2, 0.2, 0.2], run="flat"),
-    ]
-    shares = consumption(pd.concat(runs), fractions=(0.5,))
-    mean = mean_consumption(shares)
-    assert list(mean.columns) == ["fraction", "runs", "entropy_left", "accuracy_reached"]
-    assert mean.loc[0, "runs"] == 2
-    assert mean.loc[0, "entropy_left"] == pytest.approx((0.4 + 0.5) / 2)
-    assert mean.loc[0, "accuracy_reached"] == pytest.approx((0.8 + 0.5) / 2)
-    split = mean_consumption(shares, by=["method"]).set_index("method")
-    assert split.loc["kl_cov", "accuracy_reached"] == pytest.approx(0.5)
-    assert split.loc["grpo", "runs"] == 1
 
 
 def test_impossible_fractions_are_refused():

@@ -68,3 +68,10 @@ def test_response_covariance_is_reported_by_group_accuracy():
         "covariance/response_accuracy_0.125": 2.0,
         "covariance/response_accuracy_0.875": 10.0,
     }
+
+
+def test_quantiles_are_those_of_numpy():
+    values = torch.randn(1001, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    metrics = covariance.token_metrics(values)
+    for quantile in covariance.QUANTILES:
+        assert metrics[f"covariance/quantile_{quantile}"] == pytest.approx(np.quantile(values.numpy(), quantile))

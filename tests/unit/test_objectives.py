@@ -170,3 +170,15 @@ def test_reference_kl_is_of_the_policy_to_the_reference():
     value = objectives.reference_kl(logprob, reference, "k3")
     assert value.item() == pytest.approx(math.exp(-0.5) - 1 + 0.5)
     assert objectives.reference_kl(logprob, reference + 40, "k3").item() == 10
+
+
+def test_a_selected_token_whose_ratio_overflows_leaves_no_trace():
+    rows = [(-1.0, -1500.0, 1.0, True), (-1.0, -1.2, 1.0, False)]
+    free = ClipCov(name="clip-cov", clip_low=None, clip_high=None)
+    loss, gradient = loss_and_gradient(rows, free)
+    assert loss[0] == gradient[0] == 0
+    assert math.isfinite(loss[1])
+    unselected = [(-1500.0, -1.0, 0.0, False)]
+    loss, gradient = loss_and_gradient(unselected, KlCov(name="kl-cov", penalty="k3"))
+    assert math.isfinite(loss[0])
+    assert math.isfinite(gradient[0])

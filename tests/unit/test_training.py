@@ -121,6 +121,22 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
         assert results[0][1]["selection/count"] == 5  # floor(0.2 x 27)
 
 
+@pytest.mark.parametrize("micro", [10_000, 20, 8])
+def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(policy, micro):
+    batch = mini_batch(policy)
+    measured = measure(policy, batch.sequences, 1.0, 64, 30).logprob_N
+    noise = 1e-6 * torch.randn(len(measured), generator=torch.Generator().manual_seed(5))
+    batch = MiniBatch(batch.sequences, measured + noise, batch.advantage_N)  # old log-probs of another layout
+    gradients = []
+    for coefficient in (0.0, 5.0):
+        model = copy.deepcopy(policy)
+        settings = {"name": "kl-cov", "fraction": 0.3, "coefficient": coefficient}
+        config = config_for(settings, micro_batch_tokens=micro)
+        update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, config, (1,), first=True)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.equal(*gradients)
+
+
 def test_scope_microbatch_selects_within_each_micro_batch(policy):
     batch = mini_batch(policy)
     settings = {"name": "kl-cov", "fraction": 0.2, "scope": "microbatch", "min_tokens": 1}
@@ -135,13 +151,16 @@ def test_scope_microbatch_selects_within_each_micro_batch(policy):
 
 
 def test_scope_rollout_selects_once_for_all_updates(policy, tmp_path):
-    settings = {"name": "kl-cov", "fraction": 0.5, "scope": "rollout", "coefficient": 0}
-    rows = []
-    trainer = trainer_for(policy, config_for(settings, filter_groups=False), tmp_path, rows)
-    trainer.step()
-    rollout_tokens = round(rows[0]["length/mean"] * 16)
-    assert rows[0]["selection/count"] <= rollout_tokens // 2
-    assert rows[0]["selection/count"] > 0
+    settings = {"name": "kl-cov", "fraction": 0.1, "scope": "rollout", "coefficient": 0}
+    config = config_for(settings, filter_groups=False, record_tokens_every=1)
+    trainer_for(policy, config, tmp_path / "checkpoints", []).step()
+    records = read_shards(tmp_path / "tokens")
+    logprob, advantage = records["old_logprob"].to_numpy(float), records["advantage"].to_numpy(float)
+    covariance = (logprob - logprob.mean()) * (advantage - advantage.mean())
+    highest = covariance.argsort()[::-1][: int(0.1 * len(records))]
+    assert sorted(records.index[records["selected"]]) == sorted(highest)
+    shares = records.groupby("update")["selected"].mean()
+    assert shares[0] != shares[1]  # within each update it would be the same share
 
 
 def test_loss_is_the_mean_that_the_aggregation_names(policy):

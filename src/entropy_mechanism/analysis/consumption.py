@@ -61,17 +61,3 @@ def _shares(run: RunPoints, fraction: float) -> dict[str, object]:
 def _share_of_change(steps: np.ndarray, values: np.ndarray, step: int) -> float:
     total = values[-1] - values[0]
     return float((np.interp(step, steps, values) - values[0]) / total) if total else np.nan
-
-
-def mean_consumption(shares: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Average `consumption` over runs: columns `by`, fraction, runs, entropy_left, accuracy_reached.
-
-    `by` may split the runs, for example by method. Every run counts once, as in Fig. 2; runs with a NaN share
-    are left out of both means and of the count `runs`.
-    """
-    complete = shares.dropna(subset=["entropy_left", "accuracy_reached"])
-    return complete.groupby([*by, "fraction"], as_index=False, sort=True).agg(
-        runs=("run", "size"),
-        entropy_left=("entropy_left", "mean"),
-        accuracy_reached=("accuracy_reached", "mean"),
-    )

@@ -62,20 +62,11 @@ def split_of(problem: str) -> str:
     return list(SHARES)[-1]  # shares add up to one only up to rounding
 
 
-def are_disjoint(first: ArithmeticSet, second: ArithmeticSet) -> bool:
-    """Whether two sets can have no problem in common: another split, or operand ranges that do not meet."""
-    return (
-        first.split != second.split
-        or first.operands[1] < second.operands[0]
-        or second.operands[1] < first.operands[0]
-    )
-
-
 def generate(settings: ArithmeticSet, source: str = "arithmetic") -> list[Problem]:
     """`settings.problems` different problems of one split, from `settings.seed`, in random order.
 
     The numbers of operands in the inclusive range are equally frequent, except that short chains which do not
-    exist in that number are replaced by longer ones. Two sets are disjoint when `are_disjoint` says so; none
+    exist in that number are replaced by longer ones. Two sets are disjoint unless `overlaps` says otherwise; none
     depends on which other sets exist. Raises ValueError when there are fewer problems than asked for.
     """
     low, high = settings.operands

@@ -217,10 +217,10 @@ def _covariances(frames: style.Frames) -> Iterator[Row]:
     summary = frames["dynamics_summary"].merge(frames["runs"][["run", "updates_per_rollout"]], on="run")
     on_policy = summary[summary["updates_per_rollout"] == 1]
     yield (
-        "Steps with positive covariance (smoothed curve in the paper)",
+        "Steps with positive response-level covariance, on-policy (smoothed curve in the paper)",
         "%",
         100 * float((left["covariance"] > 0).mean()),
-        100 * headlines(frames).positive_covariance,
+        100 * _mean(on_policy["positive_share"]),
     )
     yield (
         "Correlation of covariance and entropy loss, on-policy (Pearson; smoothed in the paper)",

@@ -61,7 +61,7 @@ def load_latest(
     Raises `ForeignCheckpoint` for a sound one that belongs to another run or format, and OSError when a file
     cannot be read at present: that is no reason to give a checkpoint up.
     """
-    for stale in folder.glob(".*"):
+    for stale in _leftovers(folder):
         shutil.rmtree(stale)
     for candidate in _checkpoints(folder):
         fault = _fault(candidate, run)
@@ -117,3 +117,8 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
         checkpoint.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """What a killed process had begun to write or remove; other dot files, such as .nfs and .DS_Store, stay."""
+    return [*folder.glob(".writing-*"), *folder.glob(".removing-*")]

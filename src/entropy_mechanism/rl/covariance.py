@@ -33,8 +33,16 @@ def token_metrics(covariance_N: torch.Tensor) -> dict[str, float]:
         count = max(1, round(fraction * len(ordered)))
         metrics[f"covariance/top_{fraction}"] = ordered[:count].mean()
     for quantile in QUANTILES:
-        metrics[f"covariance/quantile_{quantile}"] = ordered.quantile(quantile)
+        metrics[f"covariance/quantile_{quantile}"] = _quantile(ordered, quantile)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _quantile(descending: torch.Tensor, quantile: float) -> torch.Tensor:
+    """Quantile by linear interpolation of sorted values; torch's own refuses more than 2^24 of them."""
+    place = (1 - quantile) * (len(descending) - 1)
+    below = int(place)
+    above = min(below + 1, len(descending) - 1)
+    return descending[below] + (place - below) * (descending[above] - descending[below])
 
 
 def response_covariance(mean_logprob_PG: torch.Tensor, advantage_PG: torch.Tensor) -> torch.Tensor:

@@ -114,8 +114,10 @@ class Trainer:
     def timed(self, phase: str) -> Iterator[None]:
         """Add the seconds spent inside to `phase`."""
         start = time.perf_counter()
-        yield
-        self.seconds[phase] += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
 
     def resume(self, last_step: float = float("inf")) -> int:
         """Take over the newest sound checkpoint up to `last_step`, if any; returns the step to go on with."""
@@ -284,12 +286,12 @@ class Trainer:
             here = slice(start, start + len(mini.old_logprob_N))
             chosen = None if chosen_N is None else chosen_N[here]
             seed = (self.config.seed, step, index)
-            values, tokens = update(self.model, self.optimizer, mini, self.config, seed, chosen)
+            values, tokens = update(self.model, self.optimizer, mini, self.config, seed, chosen, first=index == 0)
             metrics.append(values)
             if recorded:
                 responses = rollout.groups(part.tolist())
                 records.append(token_frame(step, index, responses, tokens, old.entropy_N[here], settings))
-            self.state.gradient_steps += 1
+            self.state.gradient_steps += 1 - int(values["policy/skipped_updates"])
             start = here.stop
         self.model.eval()
         if recorded:

@@ -4,7 +4,7 @@ Adding one is a settings class in `methods.py`, a function here and a line in `O
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -78,7 +78,9 @@ def cispo(tokens: Tokens, settings: Cispo) -> torch.Tensor:
 
 def clip_cov(tokens: Tokens, settings: ClipCov) -> torch.Tensor:
     """Eq. 12: selected tokens give no gradient and add nothing; the others are `ppo_clip`."""
-    return ppo_clip(tokens, settings) * ~tokens.selected
+    # Masked before the exponential: a ratio that overflows would make 0 times infinity of the token.
+    logprob = torch.where(tokens.selected, tokens.old_logprob, tokens.logprob)
+    return ppo_clip(replace(tokens, logprob=logprob), settings).masked_fill(tokens.selected, 0.0)
 
 
 def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
@@ -87,8 +89,8 @@ def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
     The default penalty |log rho| has no slope where both policies agree, so it does nothing in the first
     update of a rollout; nor do k2 and k3, while k1 pulls at full strength in a direction of zero mean.
     """
-    penalty = kl_estimate(tokens.log_ratio(), settings.penalty)
-    return ppo_clip(tokens, settings) + settings.coefficient * penalty * tokens.selected
+    log_ratio = torch.where(tokens.selected, tokens.log_ratio(), 0.0)
+    return ppo_clip(tokens, settings) + settings.coefficient * kl_estimate(log_ratio, settings.penalty)
 
 
 def kl_estimate(log_ratio: torch.Tensor, estimator: str) -> torch.Tensor:
@@ -135,7 +137,10 @@ OBJECTIVES: dict[str, Callable[[Tokens, object], torch.Tensor]] = {
 
 
 def policy_metrics(tokens: Tokens, settings: object) -> dict[str, float]:
-    """How far the update has moved the policy: clip fractions, k3 estimate of KL(old || new), |log ratio|."""
+    """How far the rollout's earlier updates have moved the policy.
+
+    Clip fractions, k3 estimate of KL(old || new), mean |log ratio|; all zero in the first update.
+    """
     log_ratio = tokens.log_ratio().detach().double()
     if isinstance(settings, Clipping):
         below, above = clipped(tokens, settings)

@@ -39,7 +39,7 @@ class ImplicitRewardModel:
         training, count = self.training, len(sequences)
         self.optimizer.zero_grad(set_to_none=True)
         loss, agreeing = 0.0, 0
-        for rows in sequences.micro_batches(training.micro_batch_tokens):
+        for rows in sequences.balanced_micro_batches(training.micro_batch_tokens):
             part, right = sequences[rows], right_B[rows].float()
             reference_N = self._logprob(self.reference, part)
             logprob_N = token_statistics(self.model, part, chunk=training.logprob_chunk).logprob_N

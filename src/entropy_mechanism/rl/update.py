@@ -1,6 +1,8 @@
 """The optimiser updates of one rollout step."""
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +27,9 @@ class MiniBatch:
     reference_logprob_N: torch.Tensor | None = None
     """log pi of the base model, for the KL to it."""
 
-    def rows(self, rows: slice) -> "MiniBatch":
-        """The part that holds the given responses."""
-        ends = self.sequences.response_lengths_B.cumsum(0)
-        first = int(ends[rows.start - 1]) if rows.start else 0
-        tokens = slice(first, int(ends[rows.stop - 1]))
+    def rows(self, rows: slice | Sequence[int]) -> "MiniBatch":
+        """The part that holds the responses of a slice, or those of the given indices in their order."""
+        tokens = self.sequences.token_index(range(len(self.sequences))[rows] if isinstance(rows, slice) else rows)
         reference = None if self.reference_logprob_N is None else self.reference_logprob_N[tokens]
         return MiniBatch(self.sequences[rows], self.old_logprob_N[tokens], self.advantage_N[tokens], reference)
 
@@ -41,6 +41,7 @@ def update(
     config: RunConfig,
     seed: tuple[int, ...],
     preselected_N: torch.Tensor | None = None,
+    first: bool = False,
 ) -> tuple[dict[str, float], Tokens]:
     """One optimiser update on the weighted mean loss over the N response tokens of `batch`.
 
@@ -49,22 +50,23 @@ def update(
     The gradient is accumulated over micro-batches of `training.micro_batch_tokens` and is the same, up to
     rounding, for any such size, unless aggregation or selection is by micro-batch: the weights of the mean are
     those of the whole batch, and in selection scope `minibatch` the tokens are chosen once for all of it.
-    `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`. Returns the metrics and
-    what the loss saw of the tokens, on the CPU.
+    `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`. In the `first` update of
+    a rollout both policies are the same, so log pi_old is log pi to the bit: measured in another layout it would
+    differ by rounding, and the sign of that would turn KL-Cov's |log rho| into a pull at full strength.
+    Returns the metrics and what the loss saw of the tokens, on the CPU.
     """
     settings, training = config.objective, config.training
-    parts = list(batch.sequences.micro_batches(training.micro_batch_tokens))
+    parts = _micro_batches(batch.sequences, config)
     generator = torch.Generator().manual_seed(sample_seed("selection", *seed))
     chosen_N = preselected_N
     if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and len(parts) > 1:
         chosen_N = _select_ahead(model, batch, config, generator)
     optimizer.zero_grad(set_to_none=True)
     seen: list[Tokens] = []
+    places: list[torch.Tensor] = []
     sums: dict[str, float] = defaultdict(float)
-    start = 0
     for rows in parts:
-        part = batch.rows(rows)
-        stop = start + len(part.old_logprob_N)
+        part, places_n = batch.rows(rows), batch.sequences.token_index(rows)
         statistics = token_statistics(
             model,
             part.sequences,
@@ -73,11 +75,12 @@ def update(
             entropy_gradient=config.regularisation.entropy != 0,
         )
         logprob = statistics.logprob_N
-        old, advantage = part.old_logprob_N.to(logprob.device), part.advantage_N.to(logprob.device)
+        old = logprob.detach() if first else part.old_logprob_N.to(logprob.device)
+        advantage = part.advantage_N.to(logprob.device)
         if chosen_N is None:
             selected = scope_N = select(logprob, old, advantage, settings, generator)
         else:
-            selected, scope_N = chosen_N[start:stop].to(logprob.device), chosen_N
+            selected, scope_N = chosen_N[places_n].to(logprob.device), chosen_N
         tokens = Tokens(logprob, old, advantage, selected, part.sequences.sequence_N.to(logprob.device))
         weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
         weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
@@ -86,12 +89,13 @@ def update(
         for name, value in loss.items():
             sums[name] += value.item()
         seen.append(tokens)
-        start = stop
+        places.append(places_n)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
     if norm.isfinite():
         optimizer.step()
     fields = ("logprob", "old_logprob", "advantage", "selected")
-    flat = {field: torch.cat([getattr(part, field).detach().cpu() for part in seen]) for field in fields}
+    order_N = torch.cat(places).argsort()  # back to the order of the batch
+    flat = {field: torch.cat([getattr(part, field).detach().cpu() for part in seen])[order_N] for field in fields}
     tokens = Tokens(**flat, sequence=batch.sequences.sequence_N)
     metrics = {
         **sums,
@@ -102,6 +106,15 @@ def update(
     if isinstance(settings, Selection):
         metrics |= selection.selection_metrics(tokens.selected, tokens.logprob, tokens.advantage)
     return metrics, tokens
+
+
+def _micro_batches(sequences: Sequences, config: RunConfig) -> list[Sequence[int]]:
+    """Rows of each micro-batch: of similar lengths, but consecutive where their composition changes the result."""
+    settings, tokens = config.objective, config.training.micro_batch_tokens
+    selected_within = isinstance(settings, Selection) and settings.scope == "microbatch"
+    if selected_within or config.aggregation == "micro-batch-mean":
+        return [range(len(sequences))[rows] for rows in sequences.micro_batches(tokens)]
+    return sequences.balanced_micro_batches(tokens)
 
 
 def _loss_terms(
@@ -193,12 +206,12 @@ def _select_ahead(
 
 
 def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the updates of a step, NaN left out; what is counted is summed."""
-    means = {name: _nanmean([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    """Mean of each metric over the updates of a step, what is not finite left out; what is counted is summed."""
+    means = {name: _finite_mean([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     for name in means.keys() & {"selection/count", "policy/skipped_updates"}:
         means[name] = sum(row[name] for row in rows)
     return means
 
 
-def _nanmean(values: list[float]) -> float:
-    return torch.tensor(values, dtype=torch.float64).nanmean().item()
+def _finite_mean(values: list[float]) -> float:
+    return torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.float64).mean().item()

@@ -132,7 +132,11 @@ class TransformersEngine:
 
 
 def _uniforms(seeds: list[int], length: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1), one row of `length` per seed, float32."""
+    """Uniform numbers in [0, 1), one row of `length` per seed, float32.
+
+    torch's generator uses the low 32 bits of a seed, so about n^2 / 2^33 pairs of n responses share their numbers;
+    that matters only to a pair with the same prompt and weights.
+    """
     generator = torch.Generator()
     rows = torch.empty(len(seeds), length)
     for row, seed in enumerate(seeds):

@@ -36,8 +36,8 @@ def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], resul
         "fit_law", run, results=results, params=params, inputs=[curves], outputs=outputs
     ) as record:
         frame = pd.read_parquet(curves)
-        law = fit_runs(frame, settings.seed, settings.resamples, settings.entropy)
-        forecasts, points = forecast_runs(frame, settings.forecast_fractions, settings.entropy)
+        law = fit_runs(frame, settings.seed, settings.resamples)
+        forecasts, points = forecast_runs(frame, settings.forecast_fractions)
         for path, table in zip(outputs, (law, forecasts, points), strict=True):
             files.write_parquet(path, table)
         fitted = law.iloc[0]
@@ -55,7 +55,7 @@ def entropy_dynamics(experiment: Path, run: str, curves: Path, outputs: list[Pat
         frame = pd.read_parquet(curves)
         series = dynamics(frame, settings.smoothing)
         summary = summarise_dynamics(series)
-        tables = (consumption(frame, entropy_column=settings.entropy), series, summary)
+        tables = (consumption(frame), series, summary)
         for path, table in zip(outputs, tables, strict=True):
             files.write_parquet(path, table)
         for name in ("positive_share", "pearson", "spearman", "slope_through_origin"):

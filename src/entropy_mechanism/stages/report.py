@@ -42,7 +42,8 @@ def report(
                 headlines=headlines(tables),
                 figures=tuple(item.figure() for item in entries if item.is_figure),
                 tables=tuple(item.table() for item in entries if not item.is_figure),
-                runs=_runs(tables, results),
+                runs=_runs(tables, name, results),
+                run_link=_run_link(results),
                 comparison=comparison(tables),
                 commands=(
                     f"snakemake --config experiment={name}",
@@ -105,16 +106,26 @@ class _Item:
         )
 
 
-def _runs(tables: dict[str, pd.DataFrame], results: Path) -> pd.DataFrame:
+def _runs(tables: dict[str, pd.DataFrame], experiment: str, results: Path) -> pd.DataFrame:
     """One row per run with where it ended and its MLflow run."""
     law = tables["law"].set_index("run")
     shown = tables["runs"].copy()
     shown["entropy"] = shown["run"].map(law["entropy_last"])
     shown["accuracy"] = shown["run"].map(law["accuracy_last"])
     ids = tracking.run_ids(results)
-    trained = {record.key: record.record_id for record in tracking.latest_records(results, "train")}
+    trained = {
+        record.key: record.record_id
+        for record in tracking.latest_records(results, "train")
+        if any(file.path == f"{experiment}/runs/{record.key}/manifest.json" for file in record.outputs)
+    }
     shown["mlflow_run"] = [ids.get(trained.get(run, ""), ("", ""))[1] for run in shown["run"]]
     return shown
+
+
+def _run_link(results: Path) -> str:
+    """Address of a run in `mlflow ui` as it starts by default; empty before anything was sent."""
+    experiments = {experiment for experiment, _ in tracking.run_ids(results).values()}
+    return f"http://127.0.0.1:5000/#/experiments/{experiments.pop()}/runs/{{}}" if len(experiments) == 1 else ""
 
 
 def _revision(git: dict) -> str:

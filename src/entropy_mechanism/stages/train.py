@@ -174,7 +174,10 @@ def _marking_failure(folder: Path) -> Iterator[None]:
 def _tidy(folder: Path) -> None:
     """Remove what processes that were killed had begun to write. Only the owner of the lock may."""
     for path in folder.glob(".*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith(".nfs"):  # a network file system's own, gone when nobody has it open
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The training of one run inside its folder of the store: load, resume, train, keep the final policy."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -116,7 +117,9 @@ class MetricsLog:
 
     def row(self, row: dict[str, Any]) -> None:
         """Append one finished step; it is on disk on return, and so before a checkpoint that covers it."""
-        clean = {name: None if value != value else value for name, value in row.items()}  # NaN is not JSON
+        clean = {
+            name: None if value is None or not math.isfinite(value) else value for name, value in row.items()
+        }  # JSON knows neither NaN nor infinity
         self.handle.write(json.dumps(clean | {"time": time.time()}).encode() + b"\n")
         os.fsync(self.handle.fileno())
         if row["validation/accuracy"] is not None:
