@@ -25,6 +25,8 @@ ORDER = [
     "plan",
     "schema",
     "config",
+    "experiment",
+    "methods",
     "settings",
     "config_errors",
     "paths",

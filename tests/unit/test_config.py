@@ -16,7 +16,6 @@ from entropy_mechanism.config import (
     Experiment,
     FigureName,
     Site,
-    Strict,
     TableName,
     experiment_path,
     load_experiment,
@@ -26,6 +25,7 @@ from entropy_mechanism.config import (
 from entropy_mechanism.config_errors import MOST_FAILURES
 from entropy_mechanism.figures import registry
 from entropy_mechanism.plan import Plan
+from entropy_mechanism.settings import Strict
 
 VALID = {
     "title": "a valid experiment",

@@ -1,0 +1,186 @@
+"""The experiment, one run of it, and the site settings, as frozen validated values."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from entropy_mechanism.config_errors import KeyedError, options, shown
+from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
+from entropy_mechanism.settings import (
+    Analysis,
+    DataSet,
+    Evaluation,
+    Model,
+    Name,
+    RunFilter,
+    RunGroup,
+    Seed,
+    Strict,
+    Training,
+)
+
+BASE = "base"
+"""Method name of a policy that was not trained: the base model itself."""
+
+FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
+TableName = Literal["table1", "table2"]
+
+
+class Experiment(Strict):
+    """One file of `config/experiments/`: the science, nothing about machines."""
+
+    title: str
+    """One line for the report."""
+    data: dict[Name, DataSet]
+    """Named data sets: for training, validation and benchmarks."""
+    validation: str
+    """Name from `data`: greedy accuracy on it is the R of the law."""
+    models: dict[Name, Model]
+    """Named base models."""
+    methods: dict[Name, Method]
+    """Named methods; `extends` takes over another method's settings."""
+    training: Training
+    """Settings of every run, unless a method says otherwise."""
+    runs: Annotated[list[RunGroup], Field(min_length=1)]
+    """Which combinations are trained."""
+    evaluation: Evaluation
+    """How base models and final policies are scored."""
+    analysis: Analysis = Analysis()
+    """Settings of the analyses."""
+    figures: dict[FigureName, RunFilter] = Field({})
+    """Figures to draw, each with the runs it shows."""
+    tables: dict[TableName, RunFilter] = Field({})
+    """Tables to write, each with the runs they show."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "Experiment":
+        """Every name that is used is defined."""
+        if BASE in self.methods:
+            raise KeyedError("methods", f"'{BASE}' stands for the untrained models; choose another name")
+        _known("validation", self.validation, self.data, "defined in data")
+        for name, benchmark in self.evaluation.benchmarks.items():
+            _known(f"evaluation.benchmarks.{name}.data", benchmark.data, self.data, "defined in data")
+        for index, group in enumerate(self.runs):
+            for field, defined in (("models", self.models), ("train_sets", self.data), ("methods", self.methods)):
+                where = f"defined in {'data' if field == 'train_sets' else field}"
+                for position, name in enumerate(getattr(group, field)):
+                    _known(f"runs[{index}].{field}[{position}]", name, defined, where)
+        return self
+
+    @model_validator(mode="after")
+    def _shown(self) -> "Experiment":
+        """Every figure and table has a run to show, and every name in its filter is one of a run."""
+        runs = [combination[:3] for group in self.runs for combination in group.combinations()]
+        used = [list(dict.fromkeys(names)) for names in zip(*runs, strict=True)]
+        filters = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
+        filters |= {f"tables.{name}": chosen for name, chosen in self.tables.items()}
+        for key, chosen in filters.items():
+            for field, names in zip(("models", "train_sets", "methods"), used, strict=True):
+                for position, name in enumerate(getattr(chosen, field) or ()):
+                    _known(f"{key}.{field}[{position}]", name, names, "in any of the runs")
+            if not any(chosen.passes(*run) for run in runs):
+                raise KeyedError(
+                    key,
+                    "no run has this combination of models, train_sets and methods; see `runs` for what there is",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "Experiment":
+        """The training settings fit every method."""
+        for name, method in self.methods.items():
+            training = self.training_of(name)
+            if method.advantage.estimator != "reinforce++" and training.samples < 2:
+                reason = f"{method.advantage.estimator} compares the responses of a prompt"
+                raise self._unfit(name, "samples", reason, "2 or more")
+            if training.prompts % training.updates:
+                shared = "the prompts are shared out evenly among the updates"
+                raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
+            if method.objective.name == "policy-gradient" and training.updates != 1:
+                raise self._unfit(name, "updates", "objective policy-gradient is strictly on-policy", "1")
+        return self
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Experiment":
+        """Nothing is tested on what it was trained on, and no two methods are one."""
+        tests = {"validation": self.validation} | {
+            f"evaluation.benchmarks.{name}.data": benchmark.data
+            for name, benchmark in self.evaluation.benchmarks.items()
+        }
+        for name in {name for group in self.runs for name in group.train_sets}:
+            for key, tested in tests.items():
+                if self.data[tested].overlaps(self.data[name]):
+                    raise KeyedError(key, f"'{tested}' may hold problems of '{name}', which runs are trained on")
+        seen: dict[str, str] = {}
+        for name in dict.fromkeys(name for group in self.runs for name in group.methods):
+            method = self.methods[name].model_dump_json(exclude={"extends", "preset", "title", "training"})
+            science = method + self.training_of(name).model_dump_json()
+            if science in seen:
+                raise KeyedError(
+                    f"methods.{name}", f"does the same as '{seen[science]}'; list one of the two in runs"
+                )
+            seen[science] = name
+        return self
+
+    def _unfit(self, method: str, field: str, reason: str, allowed: str) -> KeyedError:
+        """The error of a training setting that a method cannot use, at the key where the setting was made."""
+        override = self.methods[method].training
+        own = override is not None and getattr(override, field) is not None
+        key = f"methods.{method}.training.{field}" if own else f"training.{field}"
+        found = getattr(self.training_of(method), field)
+        return KeyedError(key, f"found {found}; allowed for method '{method}': {allowed}, since {reason}")
+
+    def training_of(self, method: str) -> Training:
+        """The training settings of a method: the experiment's, with the method's changes."""
+        override = self.methods[method].training
+        changes = override.model_dump(exclude_none=True) if override else {}
+        return self.training.model_copy(update=changes)
+
+
+def _known(key: str, name: str, known: Collection[str], where: str) -> None:
+    if name not in known:
+        raise KeyedError(key, f"{shown(name)} is not {where}; {options(name, known)}")
+
+
+class RunConfig(Strict):
+    """One run, fully resolved: the content of its `run.yaml`."""
+
+    run: str
+    model: str
+    train_set: str
+    method: str
+    seed: Seed
+    advantage: Advantage
+    objective: Objective
+    regularisation: Regularisation
+    aggregation: Aggregation
+    training: Training
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Identity columns of analysis files."""
+        return {
+            "run": self.run,
+            "model": self.model,
+            "train_set": self.train_set,
+            "method": self.method,
+            "seed": self.seed,
+            "updates_per_rollout": self.training.updates,
+        }
+
+    @property
+    def science(self) -> dict[str, Any]:
+        """What determines the result beside the data: everything but the names."""
+        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method"})
+
+
+class Site(Strict):
+    """`config/config.yaml`: what belongs to the machine, not to the science."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    """A name from `config/experiments/`, or the path of an experiment file of your own."""
+    results: Annotated[str, Field(min_length=1)]
+    """Folder for everything that is made."""
+    tracking_uri: str | None = None
+    """Where MLflow records go; by default an SQLite file in the results folder."""
