@@ -176,8 +176,6 @@ def _extended(name: str, methods: dict[str, Any], seen: tuple[str, ...] = ()) ->
     if name in seen:
         raise KeyedError(key, f"methods extend each other in a circle: {' -> '.join((*seen, name))}")
     inherited = _extended(base, methods, (*seen, name))
-    if isinstance(inherited, dict):
-        inherited = {field: value for field, value in inherited.items() if field != "title"}
     return _merged(inherited, method)
 
 

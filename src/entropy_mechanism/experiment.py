@@ -114,7 +114,7 @@ class Experiment(Strict):
                     raise KeyedError(key, f"'{tested}' may hold problems of '{name}', which runs are trained on")
         seen: dict[str, str] = {}
         for name in dict.fromkeys(name for group in self.runs for name in group.methods):
-            method = self.methods[name].model_dump_json(exclude={"extends", "preset", "title", "training"})
+            method = self.methods[name].model_dump_json(exclude={"extends", "preset", "training"})
             science = method + self.training_of(name).model_dump_json()
             if science in seen:
                 raise KeyedError(

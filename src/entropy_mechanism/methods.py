@@ -224,11 +224,9 @@ class Method(Strict):
     """Advantage estimator and objective, and what of the training a method needs to be different."""
 
     extends: str | None = None
-    """Another method, whose settings this one takes over and changes; its title is not taken over."""
+    """Another method, whose settings this one takes over and changes."""
     preset: Literal["paper-text", "paper-code", "verl"] | None = None
     """Take over the details of the paper's text, of its released code or of verl where nothing else is said."""
-    title: str | None = None
-    """Name in figures and tables."""
     advantage: Advantage = Advantage()
     """How rewards become advantages."""
     objective: Objective

@@ -40,7 +40,7 @@ VALID = {
         "micro": {"kind": "tiny", "layers": 2, "width": 32, "heads": 2, "kv_heads": 2, "warmup": {"steps": 5}},
     },
     "methods": {
-        "grpo": {"title": "GRPO", "objective": {"name": "ppo-clip"}, "training": {"weight_decay": 0.1}},
+        "grpo": {"objective": {"name": "ppo-clip"}, "training": {"weight_decay": 0.1}},
         "clip-cov": {"extends": "grpo", "objective": {"name": "clip-cov"}},
         "kl-cov": {"extends": "grpo", "objective": {"name": "kl-cov", "fraction": 0.02}},
         "kl-cov-strong": {"extends": "kl-cov", "objective": {"coefficient": 10.0}},
@@ -177,7 +177,7 @@ WRONG = {
     "text for a method": (
         "methods/grpo",
         "x",
-        ": methods.grpo: found 'x'; allowed: keys extends, preset, title, ",
+        ": methods.grpo: found 'x'; allowed: keys extends, preset, advantage, ",
     ),
     "text for a list": ("runs/0/methods", "grpo", ": runs[0].methods: found 'grpo'; allowed: a list"),
     "text for operands": ("data/train/operands", "2-3", ": data.train.operands: found '2-3'; allowed: a list"),
@@ -553,10 +553,9 @@ def load(tmp_path, raw):
     return load_experiment(path)
 
 
-def test_extends_takes_over_settings_but_not_the_title(tmp_path):
+def test_extends_takes_over_what_it_does_not_change(tmp_path):
     methods = load(tmp_path, VALID).methods
     assert methods["kl-cov"].training.weight_decay == 0.1
-    assert methods["kl-cov"].title is None
     strong = methods["kl-cov-strong"].objective
     assert (strong.name, strong.fraction, strong.coefficient) == ("kl-cov", 0.02, 10.0)
 

@@ -25,7 +25,7 @@ RAW = {
     "validation": "validation",
     "models": {"nano": TINY, "micro": TINY, "idle": TINY},
     "methods": {
-        "grpo": {"title": "GRPO", "objective": {"name": "ppo-clip", "clip_high": 0.3}, "training": {"samples": 6}},
+        "grpo": {"objective": {"name": "ppo-clip", "clip_high": 0.3}, "training": {"samples": 6}},
         "kl-cov": {"extends": "grpo", "objective": {"name": "kl-cov", "coefficient": 1.0}},
         "on-policy": {"extends": "grpo", "objective": {"name": "policy-gradient"}, "training": {"updates": 1}},
         "idle": {"extends": "kl-cov"},
@@ -117,7 +117,7 @@ def set_grpo_samples(raw):
 
 
 def set_title(raw):
-    raw["title"] = raw["methods"]["grpo"]["title"] = "another"
+    raw["title"] = "another"
 
 
 def set_figures(raw):

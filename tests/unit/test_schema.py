@@ -46,7 +46,7 @@ METHODS = {
     "nothing but extends": ({"extends": "grpo"}, True),
     "part of an objective with extends": ({"extends": "grpo", "objective": {"clip_high": 0.28}}, True),
     "part of a training": ({"extends": "grpo", "training": {"updates": 1}}, True),
-    "neither objective nor extends": ({"title": "x"}, False),
+    "neither objective nor extends": ({"preset": "verl"}, False),
     "part of an objective without extends": ({"objective": {"clip_high": 0.28}}, False),
     "extends nothing": ({"extends": None}, False),
     "parameter of another objective": ({"objective": {"name": "kl-cov", "covariance_low": 0.5}}, False),
