@@ -6,6 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
+
+# The same cases on every run, so that a failure belongs to a change; `--hypothesis-profile=explore` searches anew.
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("explore", max_examples=2000)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,19 @@ def test_the_last_box_whose_braces_balance_counts(text, content):
     assert last_boxed(text) == content
 
 
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\\boxed{7}", "7"),
+        (r"x=7 \\\boxed{7}", "7"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{a \\{b} c}", r"a \\{b} c"),
+    ],
+)
+def test_backslashes_before_boxes_and_braces(text, content):
+    assert last_boxed(text) == content
+
+
 @given(BALANCED, st.text(max_size=20), st.text(max_size=20))
 def test_balanced_content_survives_a_box(content, before, after):
     assume("boxed" not in before + after)

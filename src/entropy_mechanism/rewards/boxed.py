@@ -2,7 +2,8 @@ r"""Finding the final answer: the content of the last balanced `\boxed{…}` of 
 
 import re
 
-_PIECE = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
+# A box also counts behind a doubled backslash; `\\{` is a line break and a brace, `\{` a brace that only prints.
+_PIECE = re.compile(r"\\boxed\{|\\\\(?!boxed\{)|\\[{}]|[{}]")
 
 
 def last_boxed(text: str) -> str | None:
