@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
 from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, Site, TableName
+from entropy_mechanism.hub import HubModel, HubSet
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -37,7 +38,9 @@ from entropy_mechanism.settings import (
     Analysis,
     ArithmeticSet,
     Benchmark,
+    Decontamination,
     Evaluation,
+    PromptStyle,
     RunFilter,
     Teacher,
     TinyModel,
@@ -210,15 +213,19 @@ __all__ = [
     "ClipCov",
     "Clipping",
     "ConfigError",
+    "Decontamination",
     "Evaluation",
     "Experiment",
     "FigureName",
     "Gspo",
+    "HubModel",
+    "HubSet",
     "KlCov",
     "Method",
     "Objective",
     "PolicyGradient",
     "PpoClip",
+    "PromptStyle",
     "Regularisation",
     "RewardModel",
     "RunConfig",

@@ -10,11 +10,15 @@ from pydantic import BaseModel, ValidationError
 
 NAME_PATTERN = r"^[a-z0-9]+([._@+-]?[a-z0-9]+)*$"
 PROTOCOL_PATTERN = r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$"
+REPOSITORY_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
 _IN_WORDS = {
     NAME_PATTERN: "lower-case letters and digits, with single - _ . @ + between them",
     PROTOCOL_PATTERN: "greedy, avg@k, pass@k or maj@k, such as avg@8",
+    REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B",
 }
 
+_DISCRIMINATORS = ("kind", "name")
+"""Keys that tell the members of a union apart."""
 MOST_FAILURES = 3
 """Failures spelt out in one message; one mistake often causes several."""
 
@@ -204,11 +208,11 @@ def _bare(annotation: Any) -> Any:
 
 
 def _tags(member: type[BaseModel]) -> tuple[str, ...]:
-    """The values of a union's discriminator (a required `Literal`) that stand for this member."""
+    """The values of a union's discriminator that stand for this member."""
     return tuple(
         value
-        for field in member.model_fields.values()
-        if get_origin(field.annotation) is Literal and field.is_required()
+        for name, field in member.model_fields.items()
+        if name in _DISCRIMINATORS and get_origin(field.annotation) is Literal
         for value in get_args(field.annotation)
     )
 

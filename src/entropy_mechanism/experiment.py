@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from entropy_mechanism.config_errors import KeyedError, options, shown
+from entropy_mechanism.hub import DataSet, Model
 from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
 from entropy_mechanism.settings import (
     Analysis,
-    DataSet,
+    Decontamination,
     Evaluation,
-    Model,
     Name,
+    PromptStyle,
     RunFilter,
     RunGroup,
     Seed,
@@ -46,6 +47,8 @@ class Experiment(Strict):
     """Which combinations are trained."""
     evaluation: Evaluation
     """How base models and final policies are scored."""
+    decontamination: Decontamination = Decontamination()
+    """When an evaluation problem counts as contained in a training set."""
     analysis: Analysis = Analysis()
     """Settings of the analyses."""
     figures: dict[FigureName, RunFilter] = Field({})
@@ -123,6 +126,11 @@ class Experiment(Strict):
             seen[science] = name
         return self
 
+    def prompt_of(self, benchmark: str) -> PromptStyle:
+        """How the problems of a benchmark are put to a policy: its own choice, or else its data set's."""
+        settings = self.evaluation.benchmarks[benchmark]
+        return settings.prompt or self.data[settings.data].prompt
+
     def _unfit(self, method: str, field: str, reason: str, allowed: str) -> KeyedError:
         """The error of a training setting that a method cannot use, at the key where the setting was made."""
         override = self.methods[method].training
@@ -156,6 +164,10 @@ class RunConfig(Strict):
     regularisation: Regularisation
     aggregation: Aggregation
     training: Training
+    prompt: PromptStyle = "plain"
+    """How the problems of the training set are put to the policy."""
+    validation_prompt: PromptStyle = "plain"
+    """How those of the validation set are."""
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections an experiment is made of: data sets, base models, training, evaluation, analysis."""
+"""The sections an experiment is made of: what is generated, training, evaluation, analysis."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,6 +29,10 @@ Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator
 """Smallest and largest value."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case words joined by single - _ . @ or +. `--` separates the parts of a run's name."""
+PromptStyle = Literal["plain", "paper-train", "paper-eval", "paper-eval-omni", "qwen25-math-cot", "code"]
+"""How a problem is put to a policy; docs/data.md shows each style."""
+Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
+"""Tokens that end a response, as text."""
 
 
 class Strict(BaseModel):
@@ -39,7 +43,7 @@ class Strict(BaseModel):
     )
 
 
-# --- data sets and models -----------------------------------------------------------------------------------
+# --- generated data and tiny models ------------------------------------------------------------------------
 
 
 class ArithmeticSet(Strict):
@@ -54,11 +58,15 @@ class ArithmeticSet(Strict):
     """Number of problems."""
     seed: Seed = 0
     """Seed of the draw."""
+    prompt: PromptStyle = "plain"
+    """How its problems are put to a policy."""
 
-    def overlaps(self, other: "ArithmeticSet") -> bool:
+    def overlaps(self, other: Strict) -> bool:
         """Whether the two may hold a problem in common: the same split, and operand ranges that meet."""
-        return self.split == other.split and (
-            self.operands[0] <= other.operands[1] and other.operands[0] <= self.operands[1]
+        return (
+            isinstance(other, ArithmeticSet)
+            and self.split == other.split
+            and (self.operands[0] <= other.operands[1] and other.operands[0] <= self.operands[1])
         )
 
 
@@ -132,10 +140,6 @@ class TinyModel(Strict):
         return self
 
 
-DataSet = Annotated[ArithmeticSet, Field(description="A data set.")]
-Model = Annotated[TinyModel, Field(description="A base model.")]
-
-
 # --- training ---------------------------------------------------------------------------------------------
 
 
@@ -160,6 +164,8 @@ class Training(Strict):
     """Sampling temperature of rollouts; log-probabilities are of the tempered policy."""
     max_response: Count
     """Response tokens at most; a longer response is cut there and graded as it stands."""
+    stop: Stop = None
+    """Tokens that end a response; by default the tokenizer's end-of-sequence token alone."""
     filter_groups: bool = True
     """Drop prompts whose responses are all right or all wrong, and draw further prompts in their place."""
     max_batches: Count = 10
@@ -209,6 +215,8 @@ class Benchmark(Strict):
     """Name from `data`."""
     protocols: Annotated[list[ProtocolName], Field(min_length=1)]
     """The scores to report: greedy, avg@k, pass@k, maj@k. The first one, greedy or avg@k, enters the averages."""
+    prompt: PromptStyle | None = None
+    """How its problems are put to a policy; by default as the data set says."""
 
     @property
     def samples(self) -> int:
@@ -244,8 +252,19 @@ class Evaluation(Strict):
     """Temperature of sampled responses."""
     max_response: Count
     """Response tokens at most."""
+    stop: Stop = None
+    """Tokens that end a response; by default the tokenizer's end-of-sequence token alone."""
     seed: Seed = 0
     """Seed of sampling."""
+
+
+class Decontamination(Strict):
+    """When an evaluation problem counts as contained in a training set."""
+
+    words: Count = 13
+    """Length n of the word n-grams that are compared; a shorter problem counts when its whole text is found."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a problem's n-grams that must stand in one and the same training problem."""
 
 
 class Analysis(Strict):

@@ -267,6 +267,39 @@ WRONG = {
         "train",
         ": evaluation.benchmarks.hard.data: 'train' may hold problems of 'train', which runs are trained on",
     ),
+    "tested on the hub set that was trained on": (
+        "data",
+        {name: {"kind": "hub", "source": "amc23" if name == "train" else "amc"} for name in VALID["data"]},
+        ": validation: 'validation' may hold problems of 'train', which runs are trained on",
+    ),
+    "source": (
+        "data/hard",
+        {"kind": "hub", "source": "gsm8k-tset"},
+        ": data.hard.source: found 'gsm8k-tset'; allowed: dapo-math,",
+        "did you mean 'gsm8k-test'?",
+    ),
+    "key of generated data in a hub set": (
+        "data/hard",
+        {"kind": "hub", "source": "amc", "operands": [2, 3]},
+        ": data.hard.operands: not a key of hub but of arithmetic; allowed: kind, source,",
+    ),
+    "the paper's rows of another source": (
+        "data/train",
+        {"kind": "hub", "source": "dapo-math", "paper_rows": True},
+        ": data.train.paper_rows: found true with source 'dapo-math'; allowed: only with source dapo-math-raw",
+    ),
+    "prompt style": ("data/hard/prompt", "paper-evil", ": data.hard.prompt: found 'paper-evil';", "'paper-eval'?"),
+    "no stop token": ("training/stop", [], ": training.stop: found a list; allowed: 1 or more entries"),
+    "empty stop token": (
+        "evaluation/stop",
+        [""],
+        ": evaluation.stop[0]: found ''; allowed: text that is not empty",
+    ),
+    "repository of a model": (
+        "models/nano",
+        {"kind": "hub", "id": "a b"},
+        ": models.nano.id: found 'a b'; allowed: ",
+    ),
     "width and heads": (
         "models/nano/heads",
         3,
@@ -489,9 +522,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         assert str(caught.value) == f"{path}: {expected}"
 
 
+def test_generated_and_published_sets_may_stand_side_by_side(tmp_path):
+    raw = edited("data/hard", {"kind": "hub", "source": "gsm8k-test", "limit": 5})
+    raw["data"]["train"] = {"kind": "hub", "source": "gsm8k-train"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    data = load_experiment(path).data
+    assert not any(data[a].overlaps(data[b]) for a in data for b in data if a != b)
+    assert all(settings.overlaps(settings) for settings in data.values())
+
+
 def test_many_mistakes_stay_one_short_line(message):
     text = message(VALID | {"title": 1, "data": {name: {} for name in "abcdefgh"}, "validation": 2})
-    failures = 1 + 8 * 4 + 1  # four keys of a data set are required
+    failures = 1 + 8 + 1  # without its kind a data set's other keys are not asked for
     assert text.count(" | ") == MOST_FAILURES
     assert text.endswith(f" | and {failures - MOST_FAILURES} more")
 

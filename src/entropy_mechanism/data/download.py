@@ -1,0 +1,236 @@
+"""Rows of a published data set: from the hub, its cache, a mirror, an address or a local copy.
+
+Files are downloaded by the Hugging Face libraries, which keep them below `HF_HOME`, go on with a download that was
+cut short, ask `HF_ENDPOINT` and, with `HF_HUB_OFFLINE=1`, nobody. Every failure is a `SourceError` that says what
+to do.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entropy_mechanism import files
+from entropy_mechanism.config import HubSet
+from entropy_mechanism.data.sources import SOURCES, Row, Source
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class SourceError(ValueError):
+    """A data set that could not be read, or is not what its entry says."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """An open data set."""
+
+    rows: Iterator[Row]
+    place: str
+    """Where it was read, for messages and the record."""
+    revision: str | None
+    """What was asked for; None for a local copy."""
+    commit: str | None
+    """What that was at the time; None where it cannot be known."""
+
+
+def open_source(settings: HubSet) -> Download:
+    """Open the data set that `settings` name, and check its columns.
+
+    Raises SourceError when it cannot be had: no network and no copy, no such repository, revision, configuration
+    or split, a file with another digest, or columns that are not those the mapping reads. The number of rows is
+    checked by `checked_rows`, as they are read.
+    """
+    source = SOURCES[settings.source]
+    revision = settings.revision or source.revision
+    if source.is_file:
+        return _open_file(settings, source, revision)
+    if settings.folder is not None:
+        folder = _folder(settings)
+        data = _load(settings, source, str(folder), None, streaming=False)
+        return Download(_checked_columns(iter(data), settings, source), str(folder), None, None)
+    import datasets
+
+    commit = _commit_online(source, revision)
+    streaming = source.streamed and commit is not None and not datasets.config.HF_HUB_OFFLINE
+    data = _load(settings, source, source.place, commit or revision, streaming)
+    commit = commit or _commit_of(data)
+    if COMMIT.fullmatch(revision) and commit != revision:
+        raise SourceError(
+            f"{settings.source}: revision {revision} of {source.place} is asked for and the hub does not answer; "
+            f"in the cache is {f'commit {commit}' if commit else 'an unknown commit'}; prepare it once with the "
+            "network, or give another revision"
+        )
+    return Download(_checked_columns(iter(data), settings, source), source.place, revision, commit)
+
+
+def checked_rows(download: Download, settings: HubSet) -> Iterator[Row]:
+    """The rows, and at their end a SourceError when their number is not the one that is known to be right."""
+    source, count = SOURCES[settings.source], 0
+    rows = iter(download.rows)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except SourceError:
+            raise
+        except Exception as error:  # of any of the libraries below, most often the network's
+            raise SourceError(
+                f"{settings.source}: reading {download.place} broke off after {count} rows ({_first(error)}); run "
+                "the same command again"
+            ) from error
+        count += 1
+        yield row
+    expected = (settings.rows,) if settings.rows is not None else source.rows
+    if count not in expected:
+        raise SourceError(
+            f"{settings.source}: {download.place} has {count} rows, expected {' or '.join(map(str, expected))}: "
+            f"the publisher has changed it, or the copy is not whole; pin a revision that has the expected number "
+            f"or accept the change with rows: {count}"
+        )
+
+
+# --- one way of each kind -----------------------------------------------------------------------------------
+
+
+def _load(settings: HubSet, source: Source, place: str, revision: str | None, streaming: bool) -> Any:
+    """What `datasets` makes of a repository or folder."""
+    import datasets
+
+    datasets.disable_progress_bars()  # a log holds lines, not bars
+    try:
+        return datasets.load_dataset(
+            place, name=source.config, split=source.split, revision=revision, streaming=streaming
+        )
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise SourceError(
+            f"{settings.source}: {place} could not be opened ({_first(error)}); if it is private or gated, log in "
+            "with `hf auth login` and accept its terms on its page; if it has moved, give a local copy as folder"
+        ) from None
+    except OSError as error:
+        if settings.folder is None:
+            raise SourceError(_unreachable(settings, place, error)) from error
+        raise SourceError(
+            f"{settings.source}: {place} holds no data ({_first(error)}); it should be a whole copy of "
+            f"{source.place}, such as `hf download --repo-type dataset {source.place}` makes"
+        ) from error
+    except ValueError as error:  # datasets' answer to a configuration, split or data file that is not there
+        wanted = f"configuration {source.config}, split" if source.config else "split"
+        raise SourceError(
+            f"{settings.source}: {place}{f' at revision {revision}' if revision else ''} has no {wanted} "
+            f"{source.split}: {_first(error)}; pin a revision that has it, or give a copy of one as folder"
+        ) from error
+
+
+def _open_file(settings: HubSet, source: Source, revision: str) -> Download:
+    address = source.place.format(revision=revision)
+    name = address.rpartition("/")[2]
+    if settings.folder is not None:
+        path, address = _folder(settings) / name, str(_folder(settings) / name)
+        if not path.is_file():
+            raise SourceError(f"{settings.source}: there is no {path}; the folder must hold the file {name}")
+    else:
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            path = Path(datasets.DownloadManager().download(address))
+        except OSError as error:
+            raise SourceError(_unreachable(settings, address, error)) from error
+    if source.sha256 and revision == source.revision and settings.rows is None:
+        found = files.sha256(path)
+        if found != source.sha256:
+            raise SourceError(
+                f"{settings.source}: {address} is not the file that is known to be right: its SHA-256 is {found}, "
+                f"expected {source.sha256}; download it again, or accept what it holds by giving its rows"
+            )
+    rows = _json_lines(path, settings.source)
+    known = None if settings.folder is not None else revision
+    commit = known if known and COMMIT.fullmatch(known) else None
+    return Download(_checked_columns(rows, settings, source), address, known, commit)
+
+
+def _json_lines(path: Path, name: str) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise SourceError(f"{name}: {path}:{number} is not JSON: {error}; download it again") from None
+            if not isinstance(row, dict):
+                raise SourceError(f"{name}: {path}:{number} is not a JSON object; is it the right file?")
+            yield row
+
+
+def _checked_columns(rows: Iterator[Row], settings: HubSet, source: Source) -> Iterator[Row]:
+    """The rows, after a look at the first one's columns. Raises SourceError for columns that are missing."""
+    first = next(rows, None)
+    if first is None:
+        return iter(())
+    missing = [names for names in source.needs if not any(name in first for name in names.split("|"))]
+    if missing:
+        known = {name for names in source.needs for name in names.split("|")} | set(source.also)
+        new = sorted(set(first) - known)
+        raise SourceError(
+            f"{settings.source}: columns have changed: missing {', '.join(missing).replace('|', ' or ')}; new "
+            f"{', '.join(new) or 'none'}; pin a revision from before the change, or give a copy of one as folder"
+        )
+
+    def all_rows() -> Iterator[Row]:
+        yield first
+        yield from rows
+
+    return all_rows()
+
+
+# --- revisions and messages ---------------------------------------------------------------------------------
+
+
+def _commit_online(source: Source, revision: str) -> str | None:
+    """The commit that a revision is now; None when the hub does not answer."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(source.place, revision=revision, timeout=30).sha
+    except (
+        Exception
+    ):  # whatever it is, load_dataset meets it too, looks into the cache, and its failure is reported
+        return None
+
+
+def _commit_of(data: Any) -> str | None:
+    """The commit that a data set from the cache was downloaded at."""
+    for address in getattr(data.info, "download_checksums", None) or {}:
+        found = re.search(r"@([0-9a-f]{40})/", address)
+        if found:
+            return found[1]
+    return None
+
+
+def _folder(settings: HubSet) -> Path:
+    folder = Path(settings.folder or "").expanduser()
+    if not folder.is_dir():
+        raise SourceError(f"{settings.source}: folder: there is no folder {folder}")
+    return folder.resolve()
+
+
+def _unreachable(settings: HubSet, place: str, error: Exception) -> str:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    where = "the address" if "://" in place else endpoint
+    return (
+        f"{settings.source}: {place} is not in the cache and {where} cannot be reached ({_first(error)}); prepare "
+        "it where there is a network and the same HF_HOME, unset HF_HUB_OFFLINE if it is set, name a mirror in "
+        "HF_ENDPOINT, or give a local copy as folder"
+    )
+
+
+def _first(error: Exception) -> str:
+    """The first line of a message."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]

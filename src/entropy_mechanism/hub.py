@@ -1,0 +1,91 @@
+"""Data sets and models published on the Hugging Face hub, and the choice between them and generated ones."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from entropy_mechanism.config_errors import REPOSITORY_PATTERN, KeyedError
+from entropy_mechanism.settings import ArithmeticSet, Count, PromptStyle, Seed, Strict, TinyModel
+
+SourceName = Literal[
+    "dapo-math",
+    "dapo-math-raw",
+    "eurus2-math",
+    "eurus2-math-heldout",
+    "eurus2-code",
+    "eurus2-code-heldout",
+    "kodcode",
+    "kodcode-heldout",
+    "gsm8k-train",
+    "gsm8k-test",
+    "math-train",
+    "math500",
+    "aime24",
+    "aime25",
+    "amc",
+    "amc23",
+    "omni-math",
+    "omni-math-rule",
+    "olympiadbench",
+    "minerva",
+]
+"""Names of the entries of `data/sources.py`."""
+
+_SHARED = ({"dapo-math", "dapo-math-raw"}, {"amc", "amc23"}, {"omni-math", "omni-math-rule"})
+"""Sources that publish the same problems, at least in part."""
+
+Revision = Annotated[str, Field(min_length=1)]
+
+
+class HubSet(Strict):
+    """A published data set, downloaded and brought into the project's form; docs/data.md lists the sources."""
+
+    kind: Literal["hub"]
+    source: SourceName
+    """Which data set."""
+    revision: Revision | None = None
+    """Commit (best), tag or branch to read; by default what the source's entry names."""
+    rows: Count | None = None
+    """Rows that the source must have, where the publisher has changed their number and the change is accepted."""
+    folder: str | None = None
+    """Read this local copy of the source's repository, or of its file, instead of the hub."""
+    limit: Count | None = None
+    """Keep a random subset of this size."""
+    seed: Seed = 0
+    """Seed of the subset."""
+    paper_rows: bool = False
+    """Only for dapo-math-raw: the paper's 17,917 rows, one for each index; repetitions and conflicts stay."""
+    keep_truncated: bool = False
+    """Keep problems whose answer was cut off by the publisher (unbalanced braces)."""
+    prompt: PromptStyle = "plain"
+    """How its problems are put to a policy."""
+
+    @model_validator(mode="after")
+    def _switches(self) -> "HubSet":
+        if self.paper_rows and self.source != "dapo-math-raw":
+            raise KeyedError(
+                "paper_rows", f"found true with source '{self.source}'; allowed: only with source dapo-math-raw"
+            )
+        return self
+
+    def overlaps(self, other: Strict) -> bool:
+        """Whether the two publish the same problems; what else they share is left to decontamination."""
+        return isinstance(other, HubSet) and (
+            self.source == other.source or any({self.source, other.source} <= shared for shared in _SHARED)
+        )
+
+
+class HubModel(Strict):
+    """A published base model, used where it was downloaded to; its weights are not copied."""
+
+    kind: Literal["hub"]
+    id: Annotated[str, Field(pattern=REPOSITORY_PATTERN)]
+    """Repository on the hub, such as Qwen/Qwen2.5-7B."""
+    revision: Revision = "main"
+    """Commit (best), tag or branch."""
+    folder: str | None = None
+    """Use this local copy of the repository instead of the hub."""
+
+
+DataSet = Annotated[ArithmeticSet | HubSet, Field(description="A data set.", discriminator="kind")]
+Model = Annotated[TinyModel | HubModel, Field(description="A base model.", discriminator="kind")]

@@ -1,0 +1,304 @@
+"""Published data sets: every source's layout through the real loader, repairs, drops, and helpful errors."""
+
+import json
+from typing import get_args
+
+import datasets
+import pytest
+from hub_folders import settings, write_copy
+
+from entropy_mechanism.data.download import SourceError, open_source
+from entropy_mechanism.data.examples import EXAMPLES
+from entropy_mechanism.data.problems import from_frame, to_frame
+from entropy_mechanism.data.published import read_published
+from entropy_mechanism.data.sources import SOURCES
+from entropy_mechanism.hub import SourceName
+
+CODE = {name for name in SOURCES if "code" in name}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own: nothing is found that another test or the user has downloaded."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "cache/downloads")
+
+
+def read(name, folder, rows, **changes):
+    changes = {"rows": len(rows)} | changes
+    return read_published(settings(name, write_copy(folder, name, rows), **changes))
+
+
+def problems(name, folder, rows, **changes):
+    return read(name, folder, rows, **changes)[0]
+
+
+def test_the_settings_know_exactly_the_sources_there_are():
+    assert set(get_args(SourceName)) == set(SOURCES) == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_loads_in_its_publishers_layout(name, tmp_path):
+    found, facts = read(name, tmp_path / "copy", EXAMPLES[name])
+    assert found
+    assert facts["read"] == len(EXAMPLES[name])
+    assert facts["kept"] == len(found)
+    assert facts["licence"]
+    assert from_frame(to_frame(found)) == found
+    for problem in found:
+        row = int(problem.id.removeprefix(f"{name}:"))
+        assert 0 <= row < facts["read"]
+        assert bool(problem.tests) == (name in CODE) != bool(problem.answer)
+        assert "Present the" not in problem.problem
+        assert "Remember" not in problem.problem
+
+
+def answers(name, folder, **changes):
+    return [problem.answer for problem in problems(name, folder, EXAMPLES[name], **changes)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dapo-math", ["9", "90"]),
+        ("eurus2-math", ["32", "\\dfrac{1}{2}"]),
+        ("gsm8k-train", ["1200"]),
+        ("math-train", ["\\frac{3}{4}"]),
+        ("math500", ["\\sqrt{2}"]),
+        ("amc", ["142"]),
+        ("amc23", ["27"]),
+        ("omni-math-rule", ["299", "\\frac{1}{8}"]),
+        ("olympiadbench", ["2, 3, 5", "7"]),
+        ("minerva", ["10"]),
+    ],
+)
+def test_answers_come_out_as_they_stand_in_a_box(name, expected, tmp_path):
+    assert answers(name, tmp_path / "copy") == expected
+
+
+@pytest.mark.parametrize(("wire", "expected"), [("142.0", "142"), (27.0, "27"), ("1,234", "1234"), ("7", "7")])
+def test_contest_answers_become_whole_numbers(wire, expected, tmp_path):
+    row = EXAMPLES["amc"][0] | {"answer": wire}
+    assert problems("amc", tmp_path / "copy", [row])[0].answer == expected
+
+
+def test_minerva_gold_is_taken_from_the_box_where_there_is_no_answer_column(tmp_path):
+    row = {
+        "problem": "How far?",
+        "solution": "First $\\boxed{3}$, so $\\boxed{4.5 \\times 10^{3}}$ m.",
+        "type": "x",
+    }
+    assert problems("minerva", tmp_path / "copy", [row])[0].answer == "4.5 \\times 10^{3}"
+
+
+def test_programs_get_the_tests_of_their_kind(tmp_path):
+    stdio, call = (json.loads(p.tests) for p in problems("eurus2-code", tmp_path / "a", EXAMPLES["eurus2-code"]))
+    assert stdio == {"kind": "stdio", "inputs": ["2\n3 4\n", "1\n5\n"], "outputs": ["7\n", "5\n"]}
+    assert call == {"kind": "call", "function": "double", "inputs": [[3], [-1]], "outputs": [6, -2]}
+    kodcode = problems("kodcode", tmp_path / "b", EXAMPLES["kodcode"])[0]
+    assert json.loads(kodcode.tests) == {"kind": "pytest", "code": EXAMPLES["kodcode"][0]["test"]}
+    assert "def square_1(n):" in kodcode.problem
+
+
+def test_kodcodes_two_parts_share_nothing_and_leave_nothing_out(tmp_path):
+    rows = EXAMPLES["kodcode"]
+    train = problems("kodcode", tmp_path / "a", rows)
+    held_out = problems("kodcode-heldout", tmp_path / "b", rows)
+    texts = [{problem.problem for problem in part} for part in (train, held_out)]
+    assert not texts[0] & texts[1]
+    assert len(texts[0]) + len(texts[1]) == len(rows)
+
+
+def gsm(question, answer):
+    return {"question": question, "answer": f"So it is.\n#### {answer}" if answer is not None else None}
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason_and_named(tmp_path):
+    rows = [
+        gsm("How many?", "3"),
+        gsm("No answer?", None),
+        gsm("Blank?", " "),
+        gsm("   ", "4"),
+        gsm("Cut?", "\\frac{5055}{2^{15}"),
+    ]
+    found, facts = read("gsm8k-train", tmp_path / "copy", rows)
+    assert [problem.id for problem in found] == ["gsm8k-train:0"]
+    assert facts["dropped"] == {
+        "no #### in the solution": {"rows": 1, "examples": ["gsm8k-train:1"]},
+        "no answer": {"rows": 1, "examples": ["gsm8k-train:2"]},
+        "no problem text": {"rows": 1, "examples": ["gsm8k-train:3"]},
+        "answer cut off: unbalanced braces": {"rows": 1, "examples": ["gsm8k-train:4"]},
+    }
+
+
+def test_null_and_nan_answers_are_left_out(tmp_path):
+    rows = [{"id": i, "problem": f"{i}?", "answer": answer} for i, answer in enumerate([27.0, None, float("nan")])]
+    found, facts = read("amc", tmp_path / "copy", rows)
+    assert [problem.answer for problem in found] == ["27"]
+    assert facts["dropped"]["no answer"]["rows"] == 2
+
+
+def test_answers_that_were_cut_off_stay_when_asked_for(tmp_path):
+    rows = [gsm("Cut?", "\\frac{1}{2^{15}")]
+    found, facts = read("gsm8k-train", tmp_path / "copy", rows, keep_truncated=True)
+    assert [problem.answer for problem in found] == ["\\frac{1}{2^{15}"]
+    assert facts["noted"]["kept: answer cut off: unbalanced braces"]["rows"] == 1
+
+
+def test_repetitions_and_conflicts_are_left_out_and_other_signs_are_other_problems(tmp_path):
+    rows = [
+        gsm("Find $x+1$.", "3"),
+        gsm("find \\(x + 1\\)", "3"),  # the same, set in another way
+        gsm("Find $x-1$.", "1"),  # another sign
+        gsm("How old is Bo?", "7"),
+        gsm("How old is Bo ?", "8"),  # one of the two is wrong
+    ]
+    found, facts = read("gsm8k-train", tmp_path / "copy", rows)
+    assert [problem.id for problem in found] == ["gsm8k-train:0", "gsm8k-train:2"]
+    assert facts["dropped"] == {
+        "conflicting answers": {"rows": 2, "examples": ["gsm8k-train:3", "gsm8k-train:4"]},
+        "repeated": {"rows": 1, "examples": ["gsm8k-train:1"]},
+    }
+    assert facts["noted"]["kept: differs from another in signs and operators alone"]["rows"] == 1
+
+
+def test_a_test_set_stays_as_published(tmp_path):
+    rows = [gsm("How many?", "3"), gsm("How many?", "3"), gsm("How many?", "4")]
+    assert len(problems("gsm8k-test", tmp_path / "copy", rows)) == 3
+
+
+def test_the_papers_rows_are_one_for_each_index_with_repetitions_and_conflicts(tmp_path):
+    first, second, copy = EXAMPLES["dapo-math-raw"]
+    same_text = first | {"extra_info": {"index": "other"}}
+    conflict = same_text | {
+        "extra_info": {"index": "third"},
+        "reward_model": {"ground_truth": "8", "style": "rule"},
+    }
+    rows = [first, second, copy, same_text, conflict]
+    found, facts = read("dapo-math-raw", tmp_path / "copy", rows, paper_rows=True)
+    assert [problem.id for problem in found] == [f"dapo-math-raw:{i}" for i in (0, 1, 3, 4)]
+    assert facts["dropped"] == {"copy of a row": {"rows": 1, "examples": ["dapo-math-raw:2"]}}
+    kept = problems("dapo-math-raw", tmp_path / "copy", rows)
+    assert [problem.id for problem in kept] == ["dapo-math-raw:1"]  # the rest contradicts itself
+
+
+def test_a_subset_is_random_repeatable_and_in_order(tmp_path):
+    rows = [gsm(f"What is {i} + {i}?", str(2 * i)) for i in range(50)]
+    copy = write_copy(tmp_path / "copy", "gsm8k-train", rows)
+
+    def chosen(seed):
+        found, _ = read_published(settings("gsm8k-train", copy, rows=50, limit=10, seed=seed))
+        return [int(problem.id.rpartition(":")[2]) for problem in found]
+
+    assert chosen(1) == chosen(1) == sorted(chosen(1))
+    assert len(set(chosen(1))) == 10
+    assert chosen(1) != chosen(2)
+    assert chosen(1) != list(range(10))
+    with pytest.raises(SourceError, match="limit: found 60, but only 50 problems"):
+        read_published(settings("gsm8k-train", copy, rows=50, limit=60))
+
+
+# --- errors that say what to do -----------------------------------------------------------------------------
+
+
+def failure(name, copy, **changes):
+    with pytest.raises(SourceError) as caught:
+        read_published(settings(name, copy, **changes))
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ")
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_a_renamed_column_is_shown_with_what_is_missing_and_new(tmp_path):
+    rows = [{"query": row["question"], "answer": row["answer"]} for row in EXAMPLES["gsm8k-train"]]
+    message = failure("gsm8k-train", write_copy(tmp_path / "copy", "gsm8k-train", rows), rows=1)
+    assert "columns have changed: missing question; new query; pin a revision" in message
+
+
+def test_another_number_of_rows_is_refused_until_it_is_accepted(tmp_path):
+    copy = write_copy(tmp_path / "copy", "gsm8k-train", EXAMPLES["gsm8k-train"])
+    assert "has 1 rows, expected 7473: " in failure("gsm8k-train", copy)
+    assert "accept the change with rows: 1" in failure("gsm8k-train", copy)
+    assert len(read_published(settings("gsm8k-train", copy, rows=1))[0]) == 1
+
+
+def test_another_number_of_indices_is_refused(tmp_path, monkeypatch):
+    rows = EXAMPLES["dapo-math-raw"]
+    copy = write_copy(tmp_path / "copy", "dapo-math-raw", rows)
+    guarded = SOURCES | {"dapo-math-raw": _with(SOURCES["dapo-math-raw"], rows=(3,))}
+    monkeypatch.setattr("entropy_mechanism.data.download.SOURCES", guarded)
+    assert "has 2 different rows, expected 17917" in failure("dapo-math-raw", copy)
+
+
+def _with(source, **changes):
+    from dataclasses import replace
+
+    return replace(source, **changes)
+
+
+def test_a_missing_split_is_shown_with_those_there_are(tmp_path):
+    copy = write_copy(tmp_path / "copy", "gsm8k-test", EXAMPLES["gsm8k-test"], split="validation")
+    message = failure("gsm8k-test", copy, rows=1)
+    assert "no configuration main, split test: " in message
+    assert "['validation']" in message
+    assert "pin a revision that has it" in message
+
+
+def test_a_missing_configuration_is_shown_with_those_there_are(tmp_path):
+    copy = write_copy(tmp_path / "copy", "gsm8k-test", EXAMPLES["gsm8k-test"], config="socratic")
+    message = failure("gsm8k-test", copy, rows=1)
+    assert "no configuration main, split test: " in message
+    assert "['socratic']" in message
+
+
+@pytest.mark.parametrize("name", ["gsm8k-train", "eurus2-math", "omni-math-rule"])
+def test_without_network_and_copy_it_says_how_to_get_one(name):
+    message = failure(name, None)
+    for way in ("is not in the cache", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "folder"):
+        assert way in message
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert f"there is no folder {tmp_path / 'absent'}" in failure("amc", tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    message = failure("amc", tmp_path / "empty")
+    assert f"{tmp_path / 'empty'} holds no data" in message
+    assert "hf download --repo-type dataset AI-MO/aimo-validation-amc" in message
+    assert "the folder must hold the file omni_math_rule.jsonl" in failure("omni-math-rule", tmp_path)
+
+
+def test_a_file_with_another_digest_is_refused_until_its_rows_are_accepted(tmp_path):
+    copy = write_copy(tmp_path / "copy", "omni-math-rule", EXAMPLES["omni-math-rule"])
+    message = failure("omni-math-rule", copy)
+    assert "its SHA-256 is" in message
+    assert SOURCES["omni-math-rule"].sha256 in message
+    assert len(read_published(settings("omni-math-rule", copy, rows=2))[0]) == 2
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path):
+    copy = write_copy(tmp_path / "copy", "omni-math-rule", EXAMPLES["omni-math-rule"])
+    path = copy / "omni_math_rule.jsonl"
+    path.write_text(path.read_text() + '{"problem": "cut\n')
+    assert f"{path}:3 is not JSON" in failure("omni-math-rule", copy, rows=2)
+
+
+def test_nothing_usable_is_an_error(tmp_path):
+    copy = write_copy(tmp_path / "copy", "gsm8k-train", [gsm("How many?", None), gsm("How?", None)])
+    assert "no row could be used" in failure("gsm8k-train", copy, rows=2)
+
+
+def test_a_pinned_file_is_its_own_commit(tmp_path, monkeypatch):
+    copy = write_copy(tmp_path / "copy", "omni-math-rule", EXAMPLES["omni-math-rule"])
+    asked = []
+
+    class Manager:
+        def download(self, address):
+            asked.append(address)
+            return str(copy / "omni_math_rule.jsonl")
+
+    monkeypatch.setattr(datasets, "DownloadManager", Manager)
+    download = open_source(settings("omni-math-rule", rows=2))
+    revision = SOURCES["omni-math-rule"].revision
+    assert (download.revision, download.commit) == (revision, revision)
+    assert asked == [f"https://raw.githubusercontent.com/KbsdJames/omni-math-rule/{revision}/omni_math_rule.jsonl"]
