@@ -1,13 +1,15 @@
 """What the stages that compute with torch share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from entropy_mechanism.config import PromptStyle
 from entropy_mechanism.data.problems import from_frame
+from entropy_mechanism.data.prompts import chat
 from entropy_mechanism.rewards.math import Outcome, grade
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
@@ -19,16 +21,42 @@ def use_one_thread() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def questions(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
-    """The problems of a file as chat prompts; their text never reaches the policy in any other way."""
+def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle = "plain") -> list[Question]:
+    """The problems of a file as chat prompts; their text never reaches the policy in any other way.
+
+    Raises ValueError when the tokenizer has no chat template.
+    """
     problems = from_frame(pd.read_parquet(path), str(path))
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer in {tokenizer.name_or_path} has no chat template, so no {style} prompt can be "
+            "made; put a chat_template.jinja into a local copy of the model and give that as folder"
+        )
     prompts = tokenizer.apply_chat_template(
-        [[{"role": "user", "content": problem.problem}] for problem in problems],
+        [chat(style, problem.problem) for problem in problems],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
     )
     return [Question(list(ids), problem.answer) for ids, problem in zip(prompts, problems, strict=True)]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] | None) -> tuple[int, ...]:
+    """Ids of the tokens that end a response; without `stop` the tokenizer's end-of-sequence token.
+
+    Raises ValueError naming every text in `stop` that is not one token of the vocabulary.
+    """
+    if stop is None:
+        return (tokenizer.eos_token_id,)
+    vocabulary = tokenizer.get_vocab()
+    unknown = [token for token in stop if token not in vocabulary]
+    if unknown:
+        special = ", ".join(dict.fromkeys(map(str, tokenizer.all_special_tokens)))
+        raise ValueError(
+            f"stop: {', '.join(map(repr, unknown))} is no token of the tokenizer in {tokenizer.name_or_path}; "
+            f"its special tokens are {special}"
+        )
+    return tuple(dict.fromkeys(vocabulary[token] for token in stop))
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import Benchmark, Evaluation, load_experiment
+from entropy_mechanism.config import Benchmark, Experiment, load_experiment
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer
 from entropy_mechanism.rollouts.engine import Completion, Sampling, sample_seed
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import questions, response_text, use_one_thread
+from entropy_mechanism.stages.runtime import questions, response_text, stop_ids, use_one_thread
 
 SAMPLING_VERSION = 1
 """Raised by hand whenever a change of code changes the responses."""
@@ -27,17 +27,17 @@ def sample(
 ) -> None:
     """Answer benchmarks; `problems` and `outputs` name one file for each benchmark as `benchmark=file`."""
     use_one_thread()
-    evaluation = load_experiment(experiment).evaluation
+    settings = load_experiment(experiment)
     sources, targets = _by_benchmark(problems), _by_benchmark(outputs)
     with tracking.stage(
         "sample",
         key,
         results=results,
-        params=evaluation.model_dump(mode="json"),
+        params=settings.evaluation.model_dump(mode="json"),
         inputs=[policy, *sources.values()],
         outputs=targets.values(),
     ) as record:
-        responder = _Responder(policy, evaluation)
+        responder = _Responder(policy, settings)
         for name, target in targets.items():
             cached = store / "samples" / f"{responder.fingerprint(name, sources[name])}.parquet"
             if not cached.is_file():
@@ -52,10 +52,10 @@ def sample(
 class _Responder:
     """A policy with its engine, loaded when first needed."""
 
-    def __init__(self, policy: Path, evaluation: Evaluation) -> None:
+    def __init__(self, policy: Path, experiment: Experiment) -> None:
         self.source = manifest.read(policy)
         self.source.verify()
-        self.evaluation = evaluation
+        self.experiment, self.evaluation = experiment, experiment.evaluation
         self.tokenizer = load_tokenizer(self.source.weights)
         self.engine: TransformersEngine | None = None
 
@@ -68,6 +68,8 @@ class _Responder:
                 "problems": files.sha256(problems),
                 "draws": self._draws(self.evaluation.benchmarks[benchmark]),
                 "max_response": self.evaluation.max_response,
+                "prompt": self.experiment.prompt_of(benchmark),
+                "stop": self.evaluation.stop,
                 "seed": self.evaluation.seed,
             }
         )
@@ -77,10 +79,11 @@ class _Responder:
         if self.engine is None:
             self.engine = TransformersEngine(load_policy(self.source.weights), len(self.tokenizer))
         ids = [problem.id for problem in from_frame(pd.read_parquet(problems), str(problems))]
-        asked = [question.prompt_ids for question in questions(problems, self.tokenizer)]
-        rows = []
+        style = self.experiment.prompt_of(benchmark)
+        asked = [question.prompt_ids for question in questions(problems, self.tokenizer, style)]
+        stop, rows = stop_ids(self.tokenizer, self.evaluation.stop), []
         for decoding, (temperature, samples) in self._draws(self.evaluation.benchmarks[benchmark]).items():
-            sampling = Sampling(temperature, self.evaluation.max_response, (self.tokenizer.eos_token_id,))
+            sampling = Sampling(temperature, self.evaluation.max_response, stop)
             seeds = [[sample_seed("evaluation", self.evaluation.seed, i, n) for n in range(samples)] for i in ids]
             groups = self.engine.generate(asked, sampling, seeds)
             rows += [

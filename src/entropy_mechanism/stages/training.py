@@ -17,7 +17,7 @@ from entropy_mechanism.models.load import load_policy, load_tokenizer, save_poli
 from entropy_mechanism.rl.checkpoint import sync_folder
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import grader, questions, use_one_thread
+from entropy_mechanism.stages.runtime import grader, questions, stop_ids, use_one_thread
 from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 
@@ -51,9 +51,9 @@ def train_run(
         model=policy,
         engine=TransformersEngine(policy, len(tokenizer)),
         grader=grader(tokenizer),
-        questions=questions(train_set, tokenizer),
-        validation=questions(validation, tokenizer),
-        stop_ids=(tokenizer.eos_token_id,),
+        questions=questions(train_set, tokenizer, run.prompt),
+        validation=questions(validation, tokenizer, run.validation_prompt),
+        stop_ids=stop_ids(tokenizer, run.training.stop),
         checkpoints=folder / "checkpoints",
         hooks=Hooks(row=row, stop=stop, warn=log.say),
         fingerprint=fingerprint,
