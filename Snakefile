@@ -43,7 +43,9 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        rules.data.input,
+        [PATHS.data(name) for name in PLAN.data_sets],
+        [PATHS.data_statistics(name) for name in PLAN.data_sets],
+        [PATHS.overlap(suffix, name) for suffix in ("parquet", "csv") for name in PLAN.trained_sets],
         rules.models.input,
         rules.training.input,
         rules.evaluation.input,

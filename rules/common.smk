@@ -30,14 +30,19 @@ os.environ.setdefault(
 )
 
 
+def any_of(names):
+    """A wildcard that stands for one of the names; of none of them, where there are none."""
+    return "|".join(map(re.escape, names)) or "none"
+
+
 wildcard_constraints:
-    data="|".join(map(re.escape, EXPERIMENT.data)),
-    model="|".join(map(re.escape, EXPERIMENT.models)),
-    run="|".join(map(re.escape, PLAN.runs)),
-    policy="|".join(map(re.escape, PLAN.policies)),
-    benchmark="|".join(map(re.escape, EXPERIMENT.evaluation.benchmarks)),
-    figure="|".join(EXPERIMENT.figures) or "none",
-    table="|".join(EXPERIMENT.tables) or "none",
+    data=any_of(EXPERIMENT.data),
+    model=any_of(EXPERIMENT.models),
+    run=any_of(PLAN.runs),
+    policy=any_of(PLAN.policies),
+    benchmark=any_of(EXPERIMENT.evaluation.benchmarks),
+    figure=any_of(EXPERIMENT.figures),
+    table=any_of(EXPERIMENT.tables),
 
 
 def track(command, options, wait=True):

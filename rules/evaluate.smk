@@ -19,6 +19,7 @@ rule sample:
         experiment=EXPERIMENT_FILE,
         store=PATHS.store,
         settings=settings(EXPERIMENT.evaluation),
+        prompts=[EXPERIMENT.prompt_of(name) for name in BENCHMARKS],
         problems=lambda wildcards, input: by_benchmark(input.problems),
         outputs=lambda wildcards, output: by_benchmark(output),
     message:
@@ -51,7 +52,8 @@ rule grade:
 
 rule score:
     input:
-        [PATHS.grades(benchmark=name) for name in BENCHMARKS],
+        grades=[PATHS.grades(benchmark=name) for name in BENCHMARKS],
+        overlaps=lambda wildcards: [PATHS.overlap("parquet", name) for name in PLAN.train_sets(wildcards.policy)],
     output:
         PATHS.scores(),
     log:
@@ -61,7 +63,7 @@ rule score:
     params:
         experiment=EXPERIMENT_FILE,
         benchmarks=settings(EXPERIMENT.evaluation),
-        grades=lambda wildcards, input: by_benchmark(input),
+        grades=lambda wildcards, input: by_benchmark(input.grades),
         settings=settings(EXPERIMENT.analysis),
         code=code("evaluation", "statistics.py", "stages/grade.py"),
     message:
@@ -69,4 +71,4 @@ rule score:
     shell:
         "python -m entropy_mechanism score"
         " --experiment {params.experiment:q} --policy {wildcards.policy} --grades {params.grades:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --overlaps {input.overlaps:q} --output {output:q} > {log:q} 2>&1"

@@ -50,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     add("prepare", "stages.prepare", "prepare", "make one data set of an experiment",
         EXPERIMENT, _name("--data", "data set"), _out("--output", "problems (parquet)"),
         _out("--statistics", "what is in the data set (json)"))  # fmt: skip
+    add("decontaminate", "stages.decontaminate", "decontaminate", "find test problems in one training set",
+        EXPERIMENT, _in("--train-set", "problems to train on"),
+        _list("--tested", "DATA=FILE", "problems of each test set"),
+        ("--key", {"required": True, "metavar": "NAME", "help": "name of the training set"}),
+        _out("--output", "test problems that it contains (parquet)"),
+        _out("--table", "their numbers by test set (csv)"))  # fmt: skip
     add("make-model", "stages.make_model", "make_model", "make one base model of an experiment",
         EXPERIMENT, _name("--model", "model"), _out("--output", "manifest; weights stand beside it"))  # fmt: skip
     add("resolve", "stages.resolve", "resolve", "write the fully resolved configuration of one run",
@@ -69,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         _out("--output", "grades (parquet)"))  # fmt: skip
     add("score", "stages.grade", "score", "score a policy from its grades",
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
+        _list("--overlaps", "FILE", "test problems in the policy's training sets (parquet)"),
         _out("--output", "scores (parquet)"))  # fmt: skip
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
@@ -99,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
     add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
         TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
+    text = "print an example of every prompt style and data set, for docs/data.md"
+    prompts = commands.add_parser("render-prompts", help=text, description=text)
+    prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
     text = "print the JSON schema of a configuration file, for editors"
     schema = commands.add_parser("schema", help=text, description=text)
     schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")

@@ -46,6 +46,10 @@ class Paths:
         """What is in a data set."""
         return f"{self.root}/data/{name}.json"
 
+    def overlap(self, suffix: str, name: str = "{data}") -> str:
+        """Test problems that a training set contains as parquet, and their numbers by test set as csv."""
+        return f"{self.root}/data/overlap/{name}.{suffix}"
+
     def model(self, name: str = "{model}") -> str:
         """Manifest of a base model; its weights and tokenizer stand beside it."""
         return f"{self.root}/models/{name}/manifest.json"

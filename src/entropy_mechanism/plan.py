@@ -77,9 +77,28 @@ class Plan:
     @cached_property
     def data_sets(self) -> list[str]:
         """Data sets that a run, the validation or a benchmark uses."""
-        trained_on = [run.train_set for run in self.runs.values()]
-        tested_on = [benchmark.data for benchmark in self.experiment.evaluation.benchmarks.values()]
-        return _unique([*trained_on, self.experiment.validation, *tested_on])
+        return _unique([*self.trained_sets, *self.tested_sets])
+
+    @cached_property
+    def trained_sets(self) -> list[str]:
+        """Data sets that some run is trained on."""
+        return _unique(run.train_set for run in self.runs.values())
+
+    @cached_property
+    def tested_sets(self) -> list[str]:
+        """Data sets that policies are measured on: the validation's and the benchmarks'."""
+        benchmarks = self.experiment.evaluation.benchmarks.values()
+        return _unique([self.experiment.validation, *(benchmark.data for benchmark in benchmarks)])
+
+    def train_sets(self, policy: str) -> list[str]:
+        """Data sets whose problems a policy's clean scores leave out.
+
+        For a run what it was trained on; for a base model what any run from it is trained on, so that the two
+        can be compared on the same problems.
+        """
+        chosen = self.policies[policy]
+        runs = [chosen.run] if chosen.run else [run for run in self.runs.values() if run.model == chosen.model]
+        return _unique(run.train_set for run in runs)
 
     def shown(self, item: str) -> list[Run]:
         """The runs that a figure or table shows, in the plan's order."""
@@ -110,6 +129,8 @@ class Plan:
             regularisation=method.regularisation,
             aggregation=method.aggregation,
             training=self.experiment.training_of(run.method),
+            prompt=self.experiment.data[run.train_set].prompt,
+            validation_prompt=self.experiment.data[self.experiment.validation].prompt,
         )
 
 

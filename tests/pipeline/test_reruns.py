@@ -83,6 +83,31 @@ def test_a_benchmark_setting_samples_again_and_trains_nothing(smoke, edited):
     assert not {"train", "make_model", "prepare", "fit_law"} & planned.keys()
 
 
+def test_another_notion_of_contained_problems_scores_again_and_samples_nothing(smoke, edited):
+    edited("config/experiments/smoke.yaml", ("analysis:", "decontamination: {words: 8}\n\nanalysis:"))
+    assert smoke.planned(*SMOKE) == {"decontaminate": 1, "score": 4, "table": 1, "report": 1, "all": 1}
+
+
+def test_another_prompt_samples_again_and_trains_nothing(smoke, edited):
+    edited(
+        "config/experiments/smoke.yaml",
+        ("easy: {data: easy, protocols: [greedy]}", "easy: {data: easy, protocols: [greedy], prompt: paper-eval}"),
+    )
+    planned = smoke.planned(*SMOKE)
+    assert planned["sample"] == 4
+    assert not {"train", "make_model", "prepare", "decontaminate"} & planned.keys()
+
+
+def test_every_data_set_of_the_papers_experiment_is_planned(workspace):
+    assert workspace.planned("data", "--config", "experiment=paper") == {
+        "prepare": 19,
+        "decontaminate": 1,
+        "data": 1,
+    }
+    models = workspace.planned("models", "--config", "experiment=paper")
+    assert models == {"fetch_model": 2, "models": 1}
+
+
 def test_the_code_of_shared_statistics_scores_and_fits_again(smoke, edited):
     path = smoke.root / "src/entropy_mechanism/statistics.py"
     edited("src/entropy_mechanism/statistics.py", ("import", "import"))
@@ -115,7 +140,7 @@ def test_targets_plan_only_what_they_need(workspace):
     assert not {"sample", "fit_law", "report"} & fig11.keys()
     fig08 = workspace.planned("fig08", *SMOKE)
     assert fig08["train"] == 1
-    assert workspace.planned("data", *SMOKE) == {"prepare": 5, "data": 1}
+    assert workspace.planned("data", *SMOKE) == {"prepare": 5, "decontaminate": 1, "data": 1}
     assert "train" not in workspace.planned("models", *SMOKE)
     assert workspace.planned("figures", *SMOKE)["figure"] == 6
     table2 = workspace.planned("table2", *SMOKE)

@@ -132,6 +132,17 @@ def test_grades_and_scores_follow_from_the_responses(root, policy):
 
 
 @pytest.mark.parametrize("run", RUNS)
+def test_generated_test_sets_share_nothing_with_the_training_set(root):
+    counts = pd.read_csv(root / "data/overlap/train.csv").set_index("tested_set")
+    assert counts["problems"].to_dict() == {"validation": 50, "easy": 30, "medium": 30, "hard": 30}
+    assert counts["contained"].tolist() == [0] * 4
+    assert pd.read_parquet(root / "data/overlap/train.parquet").empty
+    for policy in POLICIES:
+        scores = pd.read_parquet(root / f"evaluation/{policy}/scores.parquet")
+        assert scores["clean_score"].tolist() == scores["score"].tolist()
+        assert scores["clean_problems"].tolist() == scores["problems"].tolist()
+
+
 def test_the_law_is_the_least_squares_fit_of_the_curves(root, run):
     metrics = pd.read_parquet(root / f"runs/{run}/metrics.parquet")
     points = metrics[["entropy/sequence_mean/after_filter", "validation/accuracy"]].dropna()
@@ -223,6 +234,7 @@ def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
     stages = pd.Series([child.data.tags["stage"] for child in children]).value_counts().to_dict()
     assert stages == {
         "prepare": 5,
+        "decontaminate": 1,
         "make_model": 1,
         "resolve": 3,
         "train": 3,

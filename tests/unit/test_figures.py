@@ -109,7 +109,8 @@ def score_row(policy, names, benchmark, score):
     keys = {"model": names["model"], "method": names["method"], "seed": names["seed"], "policy": policy}
     keys["train_set"] = None if names["method"] == "base" else "chains"
     numbers = {"problems": 100, "samples": 100, "score": score, "low": score - 0.05, "high": score + 0.05}
-    return keys | {"benchmark": benchmark, "protocol": "greedy"} | numbers
+    clean = {f"clean_{name}": value for name, value in numbers.items()}
+    return keys | {"benchmark": benchmark, "protocol": "greedy"} | numbers | clean
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +347,21 @@ def test_table2_has_a_row_per_policy_with_intervals_and_both_averages(many):
     assert row["easy greedy"] == pytest.approx((0.82 + 0.92) / 2)
     assert (row["easy greedy_low"], row["easy greedy_high"]) == pytest.approx((0.82, 0.92))
     assert row["seeds"] == 2
+
+
+def test_table2_shows_clean_scores_beside_the_others_where_problems_were_left_out(frames):
+    scores = frames["scores"].copy()
+    hard = scores["benchmark"] == "hard"
+    scores.loc[hard, "clean_problems"] = 60
+    scores.loc[hard, "clean_score"] -= 0.2
+    table = table2.table(frames | {"scores": scores})
+    assert table["hard greedy_contained"].tolist() == [40] * len(table)
+    assert table["easy greedy_contained"].tolist() == [0] * len(table)
+    assert table["hard greedy_clean"].to_numpy() == pytest.approx(table["hard greedy"].to_numpy() - 0.2)
+    assert table["easy greedy_clean"].tolist() == table["easy greedy"].tolist()
+    header = table2.markdown(table).splitlines()[0]
+    assert "| hard greedy | hard greedy, clean |" in header
+    assert "easy greedy, clean" not in header
 
 
 def test_table2_prints_the_best_of_each_model_bold(frames):

@@ -4,11 +4,13 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from entropy_mechanism.config import ConfigError, load_experiment
+from entropy_mechanism.hub import SourceName
 from entropy_mechanism.plan import Plan, Policy, Run
 
 TINY = {"kind": "tiny", "layers": 1, "width": 32, "heads": 1, "kv_heads": 1, "warmup": {"steps": 5}}
@@ -162,6 +164,59 @@ def test_the_science_of_a_run_is_independent_of_its_names(planned):
     assert before != after
     assert before.science == after.science
     assert before.science != planned().run_config("nano--train--kl-cov--s1").science
+
+
+def test_a_run_is_measured_against_its_training_set_and_a_base_model_against_those_of_its_runs(planned):
+    plan = planned()
+    assert plan.trained_sets == ["train", "long"]
+    assert plan.tested_sets == ["validation", "test"]
+    assert plan.train_sets("nano--train--grpo--s2") == ["train"]
+    assert plan.train_sets("nano--base") == ["train", "long"]
+    assert plan.train_sets("micro--base") == ["train"]
+
+
+def test_prompt_styles_reach_runs_and_benchmarks(planned):
+    def style(raw):
+        raw["data"]["train"]["prompt"] = "paper-train"
+        raw["data"]["test"]["prompt"] = "paper-eval"
+        benchmarks = raw["evaluation"]["benchmarks"]
+        benchmarks["other"] = benchmarks["easy"] | {"prompt": "qwen25-math-cot"}
+
+    plan = planned(style)
+    run = plan.run_config("nano--train--grpo--s1")
+    assert (run.prompt, run.validation_prompt) == ("paper-train", "plain")
+    assert plan.run_config("nano--long--on-policy--s1").prompt == "plain"
+    assert [plan.experiment.prompt_of(name) for name in ("easy", "other")] == ["paper-eval", "qwen25-math-cot"]
+    assert run.science != planned().run_config("nano--train--grpo--s1").science
+
+
+def test_the_papers_experiment_covers_its_data_and_table_2():
+    plan = Plan(load_experiment(Path(__file__).parents[2] / "config/experiments/paper.yaml"))
+    data = plan.experiment.data
+    assert {settings.source for settings in data.values()} == set(get_args(SourceName)) - {"dapo-math-raw"}
+    benchmarks = {
+        data[benchmark.data].source: benchmark.protocols
+        for benchmark in plan.experiment.evaluation.benchmarks.values()
+    }
+    sampled, greedy = ["avg@32"], ["greedy"]
+    assert benchmarks == {
+        "aime24": sampled, "aime25": sampled, "amc": sampled, "math500": greedy, "omni-math-rule": greedy,
+        "olympiadbench": greedy, "minerva": greedy,
+    }  # fmt: skip
+    assert plan.experiment.evaluation.temperature == 0.6
+    assert [(run.model, run.method) for run in plan.runs.values()] == [
+        (model, method + suffix)
+        for model, suffix in (("qwen2.5-7b", ""), ("qwen2.5-32b", "-32b"))
+        for method in ("grpo", "clip-higher", "clip-cov", "kl-cov")
+    ]
+    fractions = {
+        run.model: plan.run_config(name).objective.fraction
+        for name, run in plan.runs.items()
+        if run.method.startswith("kl-cov")
+    }
+    assert fractions == {"qwen2.5-7b": 2e-3, "qwen2.5-32b": 2e-4}
+    rates = {run.model: plan.run_config(name).training.learning_rate for name, run in plan.runs.items()}
+    assert rates == {"qwen2.5-7b": 5e-7, "qwen2.5-32b": 1e-6}
 
 
 def test_figures_and_tables_show_the_runs_their_filter_passes(planned):

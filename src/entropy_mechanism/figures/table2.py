@@ -10,15 +10,28 @@ CAPTION = (
     "Score in percent, mean over seeds, with bootstrap interval over problems (the mean interval of "
     "single seeds, so it holds the luck of the problems and not that of training). Bold: best of a model. "
     "Two averages: pooled over all problems or samples, as in the paper's Table 2, and macro, the plain "
-    "mean over benchmarks; in the paper the two rank the methods of the 7B model differently."
+    "mean over benchmarks; in the paper the two rank the methods of the 7B model differently. Clean: without "
+    "the problems that stand in the training data; shown where there are any, always in the table's CSV file."
 )
 AVERAGES = {"pooled": "average, pooled", "macro": "average, macro"}
 KEYS = ["model", "train_set", "method", "seeds"]
+SUFFIXES = {
+    "": "score",
+    "_low": "low",
+    "_high": "high",
+    "_clean": "clean_score",
+    "_clean_low": "clean_low",
+    "_clean_high": "clean_high",
+    "_contained": "contained",
+}
+"""What the table says about every score, and the column of the scores it comes from."""
 
 
 def table(frames: style.Frames) -> pd.DataFrame:
     """One row per model, train set and method; per score `X`, `X_low`, `X_high` as shares (0–1).
 
+    `X_clean`, `X_clean_low` and `X_clean_high` are the same without the `X_contained` problems of the benchmark
+    that stand in the training set, or for a base model in that of any run from it.
     A score's name is its benchmark and protocol. First come those that enter the averages (the first protocol
     of each benchmark), then the averages, then the other protocols. A base model has no train set.
     """
@@ -26,10 +39,11 @@ def table(frames: style.Frames) -> pd.DataFrame:
     base = scores["method"] == "base"
     scores["train_set"] = scores["train_set"].where(~base, "").fillna("")
     names = _names(scores)
+    scores["contained"] = scores["problems"] - scores["clean_problems"].fillna(0)
     scores["name"] = [names[key] for key in zip(scores["benchmark"], scores["protocol"], strict=True)]
     policies = scores.groupby(["model", "train_set", "method"])
     means = scores.groupby(["model", "train_set", "method", "name"]).agg(
-        score=("score", "mean"), low=("low", "mean"), high=("high", "mean")
+        **{suffix: (column, "mean") for suffix, column in SUFFIXES.items()}
     )
     ranks = {model: i for i, model in enumerate(style.model_order(scores["model"], frames["runs"]))}
     methods = {method: i for i, method in enumerate(style.method_order(scores["method"]))}
@@ -38,10 +52,10 @@ def table(frames: style.Frames) -> pd.DataFrame:
     for key in ordered:
         row = dict(zip(KEYS, [*key, policies["policy"].nunique()[key]], strict=True))
         for name in names.values():
-            for suffix, column in (("", "score"), ("_low", "low"), ("_high", "high")):
-                row[name + suffix] = means[column].get((*key, name), float("nan"))
+            for suffix in SUFFIXES:
+                row[name + suffix] = means[suffix].get((*key, name), float("nan"))
         rows.append(row)
-    columns = KEYS + [name + suffix for name in names.values() for suffix in ("", "_low", "_high")]
+    columns = KEYS + [name + suffix for name in names.values() for suffix in SUFFIXES]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -58,7 +72,7 @@ def _names(scores: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 def benchmarks_of(frame: pd.DataFrame) -> list[str]:
     """The scores among the columns of `table`'s frame."""
-    return [name for name in frame.columns if f"{name}_low" in frame.columns]
+    return [name for name in frame.columns if f"{name}_clean" in frame.columns]
 
 
 def display(frame: pd.DataFrame) -> pd.DataFrame:
@@ -70,11 +84,18 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
     if frame["seeds"].gt(1).any():
         shown["Seeds"] = frame["seeds"].astype(str)
     for name in benchmarks_of(frame):
-        groups = frame.groupby("model")[name]
-        best = (frame[name] == groups.transform("max")) & (groups.transform("count") > 1)
-        values = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], best, strict=True)
-        shown[AVERAGES.get(name, name)] = [_cell(*value) for value in values]
+        title = AVERAGES.get(name, name)
+        shown[title] = _cells(frame, name)
+        if frame[f"{name}_contained"].gt(0).any():
+            shown[f"{title}, clean"] = _cells(frame, f"{name}_clean")
     return shown.reset_index(drop=True)
+
+
+def _cells(frame: pd.DataFrame, name: str) -> list[str]:
+    groups = frame.groupby("model")[name]
+    best = (frame[name] == groups.transform("max")) & (groups.transform("count") > 1)
+    values = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], best, strict=True)
+    return [_cell(*value) for value in values]
 
 
 def _cell(score: float, low: float, high: float, best: bool) -> str:

@@ -3,31 +3,57 @@
 from pathlib import Path
 
 from entropy_mechanism import tracking
-from entropy_mechanism.config import chosen, load_experiment
+from entropy_mechanism.config import HubModel, TinyModel, chosen, load_experiment
 from entropy_mechanism.models import manifest
-from entropy_mechanism.models.load import save_policy
-from entropy_mechanism.models.tiny import build_tokenizer, warm_up
 from entropy_mechanism.stages.runtime import use_one_thread
 
 
 def make_model(experiment: Path, model: str, output: Path, results: Path) -> None:
-    """Warm up one base model into the folder of its manifest `output`."""
+    """Warm up a base model into the folder of its manifest `output`, or write the manifest of a published one."""
     use_one_thread()
     settings = chosen("--model", model, load_experiment(experiment).models)
     params = settings.model_dump(mode="json")
     with tracking.stage("make_model", model, results=results, params=params, outputs=[output]) as record:
-        print(f"{model}: warming up for {settings.warmup.steps} steps", flush=True)
-        tokenizer = build_tokenizer()
-        result = warm_up(settings, tokenizer)
-        save_policy(result.model, tokenizer, output.parent)
-        parameters = result.model.num_parameters()
-        embedding = result.model.get_input_embeddings().weight.numel()
-        heads = embedding if settings.tied else 2 * embedding
-        facts = {"parameters": parameters, "non_embedding_parameters": parameters - heads, **result.statistics}
-        manifest.write(output, output.parent, facts)
-        for name in manifest.read(output).digests:
-            record.outputs_also(output.parent / name)
-        for entry in result.log:
-            record.metrics({"loss": entry.loss, "learning_rate": entry.learning_rate}, entry.step)
-        record.metrics(facts)
-        print(f"{model}: " + ", ".join(f"{name} {value:.4g}" for name, value in facts.items()))
+        if isinstance(settings, HubModel):
+            facts = _published(settings, output)
+        else:
+            facts = _warmed_up(settings, model, output, record)
+        record.metrics({name: fact for name, fact in facts.items() if not isinstance(fact, str | None)})
+        print(f"{model}: " + ", ".join(f"{name} {_shown(fact)}" for name, fact in facts.items()))
+
+
+def _shown(fact: object) -> str:
+    return f"{fact:.4g}" if isinstance(fact, int | float) else str(fact)
+
+
+def _warmed_up(settings: TinyModel, model: str, output: Path, record: tracking.StageRecord) -> dict:
+    from entropy_mechanism.models.load import save_policy
+    from entropy_mechanism.models.tiny import build_tokenizer, warm_up
+
+    print(f"{model}: warming up for {settings.warmup.steps} steps", flush=True)
+    tokenizer = build_tokenizer()
+    result = warm_up(settings, tokenizer)
+    save_policy(result.model, tokenizer, output.parent)
+    parameters = result.model.num_parameters()
+    embedding = result.model.get_input_embeddings().weight.numel()
+    heads = embedding if settings.tied else 2 * embedding
+    facts = {"parameters": parameters, "non_embedding_parameters": parameters - heads, **result.statistics}
+    manifest.write(output, output.parent, facts)
+    for name in manifest.read(output).digests:
+        record.outputs_also(output.parent / name)
+    for entry in result.log:
+        record.metrics({"loss": entry.loss, "learning_rate": entry.learning_rate}, entry.step)
+    return facts
+
+
+def _published(settings: HubModel, output: Path) -> dict:
+    """The manifest points to the weights where they are; they are far too large to copy."""
+    from entropy_mechanism.models.hub import fetch, sizes
+
+    folder = fetch(settings)
+    parameters, outside = sizes(folder)
+    # The cache names the folder of a snapshot after its commit.
+    commit = folder.name if settings.folder is None else None
+    facts = {"id": settings.id, "commit": commit, "parameters": parameters, "non_embedding_parameters": outside}
+    manifest.write(output, folder, facts)
+    return facts
