@@ -165,7 +165,7 @@ def test_a_flipped_byte_is_found_by_the_audit(smoke):
     ("arguments", "expected"),
     [
         (["experiment=smok"], "'smok' is not in config/experiments"),
-        (["experiment=smok"], "allowed: smoke, tiny (did you mean 'smoke'?)"),
+        (["experiment=smok"], "allowed: paper, smoke, tiny (did you mean 'smoke'?)"),
         (["experiment=smoke", "resluts=x"], "resluts"),
         (["experiment=smoke", "results=README.md"], "README.md is no folder"),
     ],

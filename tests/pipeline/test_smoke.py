@@ -131,7 +131,6 @@ def test_grades_and_scores_follow_from_the_responses(root, policy):
     assert averages["pooled"] == pytest.approx(np.average(entering, weights=weights))
 
 
-@pytest.mark.parametrize("run", RUNS)
 def test_generated_test_sets_share_nothing_with_the_training_set(root):
     counts = pd.read_csv(root / "data/overlap/train.csv").set_index("tested_set")
     assert counts["problems"].to_dict() == {"validation": 50, "easy": 30, "medium": 30, "hard": 30}
@@ -143,6 +142,7 @@ def test_generated_test_sets_share_nothing_with_the_training_set(root):
         assert scores["clean_problems"].tolist() == scores["problems"].tolist()
 
 
+@pytest.mark.parametrize("run", RUNS)
 def test_the_law_is_the_least_squares_fit_of_the_curves(root, run):
     metrics = pd.read_parquet(root / f"runs/{run}/metrics.parquet")
     points = metrics[["entropy/sequence_mean/after_filter", "validation/accuracy"]].dropna()

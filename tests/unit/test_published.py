@@ -1,11 +1,15 @@
 """Published data sets: every source's layout through the real loader, repairs, drops, and helpful errors."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import datasets
 import pytest
 from hub_folders import settings, write_copy
+from local_hub import COMMIT, local_hub
 
 from entropy_mechanism.data.download import SourceError, open_source
 from entropy_mechanism.data.examples import EXAMPLES
@@ -198,6 +202,14 @@ def test_a_subset_is_random_repeatable_and_in_order(tmp_path):
         read_published(settings("gsm8k-train", copy, rows=50, limit=60))
 
 
+def test_a_local_copy_is_read_as_it_is_now(tmp_path):
+    for answer in ("1", "2"):
+        assert problems("gsm8k-train", tmp_path / "copy", [gsm("How many?", answer)])[0].answer == answer
+    for folder in ("a/copy", "b/copy"):
+        text = f"What is in {folder}?"
+        assert problems("gsm8k-train", tmp_path / folder, [gsm(text, "1")])[0].problem == text
+
+
 # --- errors that say what to do -----------------------------------------------------------------------------
 
 
@@ -255,8 +267,9 @@ def test_a_missing_configuration_is_shown_with_those_there_are(tmp_path):
 @pytest.mark.parametrize("name", ["gsm8k-train", "eurus2-math", "omni-math-rule"])
 def test_without_network_and_copy_it_says_how_to_get_one(name):
     message = failure(name, None)
-    for way in ("is not in the cache", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "folder"):
+    for way in ("cannot be reached", "HF_HUB_OFFLINE", "HF_ENDPOINT", "folder"):
         assert way in message
+    assert ("and the same HF_HOME" in message) != SOURCES[name].streamed
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -302,3 +315,62 @@ def test_a_pinned_file_is_its_own_commit(tmp_path, monkeypatch):
     revision = SOURCES["omni-math-rule"].revision
     assert (download.revision, download.commit) == (revision, revision)
     assert asked == [f"https://raw.githubusercontent.com/KbsdJames/omni-math-rule/{revision}/omni_math_rule.jsonl"]
+
+
+# --- through a hub on this machine --------------------------------------------------------------------------
+
+READ = """
+import json, sys
+from hub_folders import settings
+from entropy_mechanism.data.published import read_published
+for changes in json.loads(sys.argv[1]):
+    try:
+        found, facts = read_published(settings(**changes))
+        print(json.dumps([len(found), facts["revision"], facts["commit"]]))
+    except ValueError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+@pytest.fixture
+def over_network(tmp_path):
+    """Read data sets in a process of its own, whose hub is on this machine; the environment is read on import."""
+    for name in ("gsm8k-train", "dapo-math-raw"):
+        write_copy(tmp_path / "hub" / SOURCES[name].place, name, EXAMPLES[name])
+
+    def read(*wanted, **environment):
+        with local_hub(tmp_path / "hub") as address:
+            variables = os.environ | {
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_ENDPOINT": address,
+                "HF_HUB_OFFLINE": "0",
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            }
+            done = subprocess.run(
+                [sys.executable, "-c", READ, json.dumps(wanted)],
+                env=variables | environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return read
+
+
+def test_the_commit_is_recorded_a_pin_is_kept_and_the_cache_serves_without_a_network(over_network):
+    kept = {"name": "gsm8k-train", "rows": 1}
+    streamed = {"name": "dapo-math-raw", "rows": 3}
+    pinned, unknown = kept | {"revision": COMMIT}, kept | {"revision": "b" * 40}
+    absent = {"name": "amc"}
+    online = over_network(kept, streamed, pinned, unknown, absent)
+    assert online[:3] == [[1, "main", COMMIT], [2, "main", COMMIT], [1, COMMIT, COMMIT]]
+    assert f"Revision '{'b' * 40}' doesn't exist" in online[3]
+    assert "check the revision" in online[3]
+    assert "AI-MO/aimo-validation-amc could not be opened" in online[4]
+    offline = over_network(kept, streamed, pinned, unknown, HF_HUB_OFFLINE="1")
+    assert offline[0] == [1, "main", COMMIT]
+    assert "dapo-math-raw: BytedTsinghua-SIA/DAPO-Math-17k is never kept in the cache" in offline[1]
+    assert offline[2] == [1, COMMIT, COMMIT]
+    assert f"revision {'b' * 40} of openai/gsm8k is asked for" in offline[3]
+    assert f"in the cache is commit {COMMIT}" in offline[3]

@@ -8,6 +8,7 @@ to do.
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,10 @@ class Download:
 
 
 def open_source(settings: HubSet) -> Download:
-    """Open the data set that `settings` name, and check its columns.
+    """Open the data set that `settings` name.
 
     Raises SourceError when it cannot be had: no network and no copy, no such repository, revision, configuration
-    or split, a file with another digest, or columns that are not those the mapping reads. The number of rows is
-    checked by `checked_rows`, as they are read.
+    or split, or a file with another digest. What is in it is checked by `checked_rows`, as it is read.
     """
     source = SOURCES[settings.source]
     revision = settings.revision or source.revision
@@ -50,8 +50,10 @@ def open_source(settings: HubSet) -> Download:
         return _open_file(settings, source, revision)
     if settings.folder is not None:
         folder = _folder(settings)
-        data = _load(settings, source, str(folder), None, streaming=False)
-        return Download(_checked_columns(iter(data), settings, source), str(folder), None, None)
+        # The cache takes a folder whose files were replaced, and some other folders, for the one that it knows.
+        with tempfile.TemporaryDirectory() as fresh:
+            data = _load(settings, source, str(folder), None, streaming=True, cache_dir=fresh)
+        return Download(iter(data), str(folder), None, None)
     import datasets
 
     commit = _commit_online(source, revision)
@@ -64,16 +66,19 @@ def open_source(settings: HubSet) -> Download:
             f"in the cache is {f'commit {commit}' if commit else 'an unknown commit'}; prepare it once with the "
             "network, or give another revision"
         )
-    return Download(_checked_columns(iter(data), settings, source), source.place, revision, commit)
+    return Download(iter(data), source.place, revision, commit)
 
 
 def checked_rows(download: Download, settings: HubSet) -> Iterator[Row]:
-    """The rows, and at their end a SourceError when their number is not the one that is known to be right."""
+    """The rows.
+
+    Raises SourceError at the first row for columns that are missing, and after the last one when their number is
+    not one that is known to be right.
+    """
     source, count = SOURCES[settings.source], 0
-    rows = iter(download.rows)
     while True:
         try:
-            row = next(rows)
+            row = next(download.rows)
         except StopIteration:
             break
         except SourceError:
@@ -83,6 +88,8 @@ def checked_rows(download: Download, settings: HubSet) -> Iterator[Row]:
                 f"{settings.source}: reading {download.place} broke off after {count} rows ({_first(error)}); run "
                 "the same command again"
             ) from error
+        if not count:
+            _check_columns(row, settings, source)
         count += 1
         yield row
     expected = (settings.rows,) if settings.rows is not None else source.rows
@@ -97,19 +104,32 @@ def checked_rows(download: Download, settings: HubSet) -> Iterator[Row]:
 # --- one way of each kind -----------------------------------------------------------------------------------
 
 
-def _load(settings: HubSet, source: Source, place: str, revision: str | None, streaming: bool) -> Any:
+def _load(
+    settings: HubSet,
+    source: Source,
+    place: str,
+    revision: str | None,
+    streaming: bool,
+    cache_dir: str | None = None,
+) -> Any:
     """What `datasets` makes of a repository or folder."""
     import datasets
 
     datasets.disable_progress_bars()  # a log holds lines, not bars
     try:
         return datasets.load_dataset(
-            place, name=source.config, split=source.split, revision=revision, streaming=streaming
+            place,
+            name=source.config,
+            split=source.split,
+            revision=revision,
+            streaming=streaming,
+            cache_dir=cache_dir,
         )
     except datasets.exceptions.DatasetNotFoundError as error:
         raise SourceError(
-            f"{settings.source}: {place} could not be opened ({_first(error)}); if it is private or gated, log in "
-            "with `hf auth login` and accept its terms on its page; if it has moved, give a local copy as folder"
+            f"{settings.source}: {place} could not be opened ({_first(error)}); check the revision; if it is "
+            "private or gated, log in with `hf auth login` and accept its terms on its page; if it has moved, "
+            "give a local copy as folder"
         ) from None
     except OSError as error:
         if settings.folder is None:
@@ -151,7 +171,7 @@ def _open_file(settings: HubSet, source: Source, revision: str) -> Download:
     rows = _json_lines(path, settings.source)
     known = None if settings.folder is not None else revision
     commit = known if known and COMMIT.fullmatch(known) else None
-    return Download(_checked_columns(rows, settings, source), address, known, commit)
+    return Download(rows, address, known, commit)
 
 
 def _json_lines(path: Path, name: str) -> Iterator[Row]:
@@ -168,25 +188,17 @@ def _json_lines(path: Path, name: str) -> Iterator[Row]:
             yield row
 
 
-def _checked_columns(rows: Iterator[Row], settings: HubSet, source: Source) -> Iterator[Row]:
-    """The rows, after a look at the first one's columns. Raises SourceError for columns that are missing."""
-    first = next(rows, None)
-    if first is None:
-        return iter(())
-    missing = [names for names in source.needs if not any(name in first for name in names.split("|"))]
-    if missing:
-        known = {name for names in source.needs for name in names.split("|")} | set(source.also)
-        new = sorted(set(first) - known)
-        raise SourceError(
-            f"{settings.source}: columns have changed: missing {', '.join(missing).replace('|', ' or ')}; new "
-            f"{', '.join(new) or 'none'}; pin a revision from before the change, or give a copy of one as folder"
-        )
-
-    def all_rows() -> Iterator[Row]:
-        yield first
-        yield from rows
-
-    return all_rows()
+def _check_columns(row: Row, settings: HubSet, source: Source) -> None:
+    """Raise SourceError when a column that the mapping reads is missing from the first row."""
+    missing = [names for names in source.needs if not any(name in row for name in names.split("|"))]
+    if not missing:
+        return
+    known = {name for names in source.needs for name in names.split("|")} | set(source.also)
+    new = sorted(set(row) - known)
+    raise SourceError(
+        f"{settings.source}: columns have changed: missing {', '.join(missing).replace('|', ' or ')}; new "
+        f"{', '.join(new) or 'none'}; pin a revision from before the change, or give a copy of one as folder"
+    )
 
 
 # --- revisions and messages ---------------------------------------------------------------------------------
@@ -205,11 +217,10 @@ def _commit_online(source: Source, revision: str) -> str | None:
 
 
 def _commit_of(data: Any) -> str | None:
-    """The commit that a data set from the cache was downloaded at."""
-    for address in getattr(data.info, "download_checksums", None) or {}:
-        found = re.search(r"@([0-9a-f]{40})/", address)
-        if found:
-            return found[1]
+    """The commit that a data set from the cache was downloaded at: the name of its folder there."""
+    for file in getattr(data, "cache_files", None) or ():
+        if COMMIT.fullmatch(Path(file["filename"]).parent.name):
+            return Path(file["filename"]).parent.name
     return None
 
 
@@ -223,10 +234,11 @@ def _folder(settings: HubSet) -> Path:
 def _unreachable(settings: HubSet, place: str, error: Exception) -> str:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     where = "the address" if "://" in place else endpoint
+    kept = not SOURCES[settings.source].streamed
     return (
-        f"{settings.source}: {place} is not in the cache and {where} cannot be reached ({_first(error)}); prepare "
-        "it where there is a network and the same HF_HOME, unset HF_HUB_OFFLINE if it is set, name a mirror in "
-        "HF_ENDPOINT, or give a local copy as folder"
+        f"{settings.source}: {place} is {'not' if kept else 'never kept'} in the cache and {where} cannot be reached "
+        f"({_first(error)}); prepare it where there is a network{' and the same HF_HOME' if kept else ''}, unset "
+        "HF_HUB_OFFLINE if it is set, name a mirror in HF_ENDPOINT, or give a local copy as folder"
     )
 
 
