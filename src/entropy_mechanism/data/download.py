@@ -236,8 +236,8 @@ def _unreachable(settings: HubSet, place: str, error: Exception) -> str:
     where = "the address" if "://" in place else endpoint
     kept = not SOURCES[settings.source].streamed
     return (
-        f"{settings.source}: {place} is {'not' if kept else 'never kept'} in the cache and {where} cannot be reached "
-        f"({_first(error)}); prepare it where there is a network{' and the same HF_HOME' if kept else ''}, unset "
+        f"{settings.source}: {place} is {'not' if kept else 'never kept'} in the cache and {where} cannot be "
+        f"reached ({_first(error)}); prepare it where there is a network{' and the same HF_HOME' if kept else ''}, unset "
         "HF_HUB_OFFLINE if it is set, name a mirror in HF_ENDPOINT, or give a local copy as folder"
     )
 
