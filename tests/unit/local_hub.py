@@ -68,7 +68,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.root / repository / name
         if not (self.root / repository).is_dir():
             return self.reply(404, X_Error_Code="RepoNotFound")
-        if revision not in REVISIONS:
+        if revision != COMMIT:  # a branch may move while it is read
             return self.reply(404, X_Error_Code="RevisionNotFound")
         if not path.is_file():
             return self.reply(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)

@@ -13,6 +13,7 @@ from local_hub import COMMIT, local_hub
 
 from entropy_mechanism.data.download import SourceError, open_source
 from entropy_mechanism.data.examples import EXAMPLES
+from entropy_mechanism.data.normalise import repair
 from entropy_mechanism.data.problems import from_frame, to_frame
 from entropy_mechanism.data.published import read_published
 from entropy_mechanism.data.sources import SOURCES
@@ -135,6 +136,44 @@ def test_what_cannot_be_used_is_left_out_with_its_reason_and_named(tmp_path):
     }
 
 
+def test_a_row_in_another_layout_is_left_out(tmp_path):
+    rows = EXAMPLES["eurus2-math"][:2]
+    odd = rows[0] | {"prompt": [{"role": "user", "content": None}, {"role": None, "content": "x"}]}
+    empty = rows[0] | {"reward_model": None, "prompt": [{"role": "user", "content": "How many?"}]}
+    found, facts = read("eurus2-math", tmp_path / "copy", [*rows, odd, empty])
+    assert [problem.id for problem in found] == ["eurus2-math:0", "eurus2-math:1"]
+    assert facts["dropped"] == {
+        "no problem text": {"rows": 1, "examples": ["eurus2-math:2"]},
+        "no answer": {"rows": 1, "examples": ["eurus2-math:3"]},
+    }
+    tests = json.dumps({"inputs": 3, "outputs": [1]})
+    broken = [row | {"reward_model": {"ground_truth": tests, "style": "rule"}} for row in EXAMPLES["eurus2-code"]]
+    rows = EXAMPLES["eurus2-code"][-1:] + broken[-1:]
+    assert read("eurus2-code", tmp_path / "code", rows)[1]["dropped"] == {
+        "tests are not in the published form": {"rows": 1, "examples": ["eurus2-code:1"]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x0crac{7}{12}", "\\frac{7}{12}"),
+        ("a^{2}<a<\x0crac{1}{a}", "a^{2}<a<\\frac{1}{a}"),
+        ("\x08inom{4}{2}", "\\binom{4}{2}"),
+        ("3 \times 4", "3 \\times 4"),
+        ("\right", "\\right"),
+        ("\x0cind\tx", "\x0cind\tx"),
+        ("a\nu", "a\nu"),
+    ],
+)
+def test_commands_get_their_backslash_back(text, expected):
+    assert repair(text, white=True) == expected
+
+
+def test_tabs_in_a_problem_stay():
+    assert repair("\tan apple\n\to eat, \x0crac{1}{2}") == "\tan apple\n\to eat, \\frac{1}{2}"
+
+
 def test_null_and_nan_answers_are_left_out(tmp_path):
     rows = [{"id": i, "problem": f"{i}?", "answer": answer} for i, answer in enumerate([27.0, None, float("nan")])]
     found, facts = read("amc", tmp_path / "copy", rows)
@@ -206,8 +245,8 @@ def test_a_local_copy_is_read_as_it_is_now(tmp_path):
     for answer in ("1", "2"):
         assert problems("gsm8k-train", tmp_path / "copy", [gsm("How many?", answer)])[0].answer == answer
     for folder in ("a/copy", "b/copy"):
-        text = f"What is in {folder}?"
-        assert problems("gsm8k-train", tmp_path / folder, [gsm(text, "1")])[0].problem == text
+        row = gsm(f"What is in {folder}?", "1") | {f"column of {folder}": 1}
+        assert problems("gsm8k-train", tmp_path / folder, [row])[0].problem == row["question"]
 
 
 # --- errors that say what to do -----------------------------------------------------------------------------

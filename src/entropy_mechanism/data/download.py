@@ -234,11 +234,11 @@ def _folder(settings: HubSet) -> Path:
 def _unreachable(settings: HubSet, place: str, error: Exception) -> str:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     where = "the address" if "://" in place else endpoint
-    kept = not SOURCES[settings.source].streamed
+    state, cache = ("never kept", "") if SOURCES[settings.source].streamed else ("not", " and the same HF_HOME")
     return (
-        f"{settings.source}: {place} is {'not' if kept else 'never kept'} in the cache and {where} cannot be "
-        f"reached ({_first(error)}); prepare it where there is a network{' and the same HF_HOME' if kept else ''}, unset "
-        "HF_HUB_OFFLINE if it is set, name a mirror in HF_ENDPOINT, or give a local copy as folder"
+        f"{settings.source}: {place} is {state} in the cache and {where} cannot be reached ({_first(error)}); prepare "
+        f"it where there is a network{cache}, unset HF_HUB_OFFLINE if it is set, name a mirror in HF_ENDPOINT, or "
+        "give a local copy as folder"
     )
 
 

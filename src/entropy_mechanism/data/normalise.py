@@ -12,24 +12,26 @@ class Unusable(Exception):
     """A row that cannot become a problem; the message is the reason, the same for all rows of a kind."""
 
 
-_DECODED = {"\x07": "a", "\x08": "b", "\x09": "t", "\x0b": "v", "\x0c": "f", "\x0d": "r"}
-_WHITE = {"\t": "an|au|ext|frac|heta|imes|o|riangle", "\r": "angle|floor|ho|ight"}
+_ESCAPES = {"a": "\x07", "b": "\x08", "f": "\x0c", "v": "\x0b", "t": "\t", "r": "\r"}
+_COMMANDS = (
+    "alpha angle approx arc arccos arcsin arctan ast bar because begin beta big bigcap bigcup binom bmod bot "
+    "boxed fbox flat floor forall frac varepsilon varphi vartheta vdots vec vee vert "
+    "tan tau text textbf textrm tfrac theta tilde times to triangle rangle rceil rfloor rho right"
+)
+_LOST = {_ESCAPES[name[0]] + name[1:]: name for name in _COMMANDS.split()}
+_ALL_LOST, _STRANGE_LOST = (
+    re.compile("(" + "|".join(text for text in _LOST if not text.startswith(white)) + ")(?![A-Za-z])")
+    for white in ((), ("\t", "\r"))
+)
 
 
-def repair(text: str) -> str:
+def repair(text: str, white: bool = False) -> str:
     r"""Give back the backslash of LaTeX commands that was lost when `\f`, `\b` … were read as control characters.
 
-    `"\x0crac{7}{12}"` becomes `\frac{7}{12}`. Tab and carriage return are also ordinary white space, so they are
-    replaced only where a command that begins with t or r results. A line feed is never touched.
+    `"\x0crac{7}{12}"` becomes `\frac{7}{12}`. With `white` also behind tabs and carriage returns, which in longer
+    texts are white space more often. A line feed is never touched.
     """
-
-    def command(match: re.Match[str]) -> str:
-        character, rest = match[1], match[2]
-        if character in _WHITE and not re.match(rf"({_WHITE[character]})(?![a-z])", rest):
-            return match[0]
-        return f"\\{_DECODED[character]}{rest}"
-
-    return re.sub(r"([\x07\x08\x09\x0b\x0c\x0d])([A-Za-z]+)", command, text)
+    return (_ALL_LOST if white else _STRANGE_LOST).sub(lambda match: f"\\{_LOST[match[1]]}", text)
 
 
 def balanced(text: str) -> bool:
@@ -58,7 +60,7 @@ def answer_text(value: Any) -> str:
         raise Unusable("no answer")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = repair(str(value)).strip()
+    text = repair(str(value), white=True).strip()
     inside = re.fullmatch(r"\$([^$]*)\$|\$\$([^$]*)\$\$", text)
     if inside:
         text = (inside[1] if inside[1] is not None else inside[2]).strip()

@@ -16,6 +16,7 @@ from entropy_mechanism.data.sources import SOURCES
 EXAMPLES = 5
 """Ids named for each reason."""
 REPEATED, CONFLICTING, TRUNCATED = "repeated", "conflicting answers", "answer cut off: unbalanced braces"
+MALFORMED = "not in the layout of its data set"
 
 
 @dataclass
@@ -85,6 +86,9 @@ def _problems(
             fields = source.read(row)
         except Unusable as reason:
             dropped.add(str(reason), id)
+            continue
+        except (TypeError, KeyError, AttributeError):  # a null or a number where others have text or fields
+            dropped.add(MALFORMED, id)
             continue
         if not balanced(fields.answer):
             if not settings.keep_truncated:
