@@ -236,9 +236,9 @@ def _unreachable(settings: HubSet, place: str, error: Exception) -> str:
     where = "the address" if "://" in place else endpoint
     state, cache = ("never kept", "") if SOURCES[settings.source].streamed else ("not", " and the same HF_HOME")
     return (
-        f"{settings.source}: {place} is {state} in the cache and {where} cannot be reached ({_first(error)}); prepare "
-        f"it where there is a network{cache}, unset HF_HUB_OFFLINE if it is set, name a mirror in HF_ENDPOINT, or "
-        "give a local copy as folder"
+        f"{settings.source}: {place} is {state} in the cache and {where} cannot be reached ({_first(error)}); "
+        f"prepare it where there is a network{cache}, unset HF_HUB_OFFLINE if it is set, name a mirror in "
+        "HF_ENDPOINT, or give a local copy as folder"
     )
 
 
