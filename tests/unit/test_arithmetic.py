@@ -183,7 +183,7 @@ def test_problems_survive_the_table(tmp_path):
     problems = [
         Problem("a:1", "a", "7+5", "2", metadata={"operands": 2, "subject": "π"}),
         Problem("a:2", "a", "1\n2", "\\frac{1}{2}"),
-        Problem("a:3", "a", "Print 1.", "", tests='{"kind": "stdio", "inputs": [""], "outputs": ["1"]}', repeats=32),
+        Problem("a:3", "a", "Print 1.", "", tests='{"kind": "pytest", "code": "1"}', repeats=32),
     ]
     frame = to_frame(problems)
     assert json.loads(frame["metadata"][0]) == {"operands": 2, "subject": "π"}
