@@ -24,11 +24,18 @@ def _one_thread():
 
 @pytest.fixture
 def policy():
-    """A random two-layer Qwen2 model with a vocabulary of 40; equal in every test."""
+    """`random_policy` on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return random_policy()
+
+
+def random_policy(tied=False):
+    """A random two-layer Qwen2 model with a vocabulary of 40; equal at every call."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=40,
@@ -39,7 +46,7 @@ def policy():
         num_key_value_heads=1,
         max_position_embeddings=128,
         initializer_range=0.3,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,

@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
         _out("--output", "manifest of the final policy"), DEADLINE, RETRY)  # fmt: skip
+    add("train-rank", "stages.train", "train_rank", "one of the processes of a training; started by `train`",
+        _in("--config", "run.yaml"), _name("--fingerprint", "run's folder in the store"),
+        _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
+        _in("--validation", "problems to validate on"), _out("--folder", "the run's folder in the store"),
+        DEADLINE)  # fmt: skip
     add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
         EXPERIMENT, _in("--policy", "manifest of the policy"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),

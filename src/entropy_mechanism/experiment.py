@@ -9,6 +9,7 @@ from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
 from entropy_mechanism.settings import (
     Analysis,
+    Compute,
     DataSet,
     Evaluation,
     Model,
@@ -42,6 +43,8 @@ class Experiment(Strict):
     """Named methods; `extends` takes over another method's settings."""
     training: Training
     """Settings of every run, unless a method says otherwise."""
+    compute: dict[Name, Compute] = Field({})
+    """Where runs of a model train, by the model's name."""
     runs: Annotated[list[RunGroup], Field(min_length=1)]
     """Which combinations are trained."""
     evaluation: Evaluation
@@ -61,6 +64,8 @@ class Experiment(Strict):
         _known("validation", self.validation, self.data, "defined in data")
         for name, benchmark in self.evaluation.benchmarks.items():
             _known(f"evaluation.benchmarks.{name}.data", benchmark.data, self.data, "defined in data")
+        for name in self.compute:
+            _known(f"compute.{name}", name, self.models, "defined in models")
         for index, group in enumerate(self.runs):
             for field, defined in (("models", self.models), ("train_sets", self.data), ("methods", self.methods)):
                 where = f"defined in {'data' if field == 'train_sets' else field}"
@@ -137,6 +142,11 @@ class Experiment(Strict):
         changes = override.model_dump(exclude_none=True) if override else {}
         return self.training.model_copy(update=changes)
 
+    def compute_of(self, model: str) -> Compute:
+        """Where runs of a model train."""
+        compute = self.compute.get(model, Compute())
+        return compute if compute.device else compute.model_copy(update={"device": "cpu"})
+
 
 def _known(key: str, name: str, known: Collection[str], where: str) -> None:
     if name not in known:
@@ -156,6 +166,7 @@ class RunConfig(Strict):
     regularisation: Regularisation
     aggregation: Aggregation
     training: Training
+    compute: Compute = Compute(device="cpu")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -171,8 +182,8 @@ class RunConfig(Strict):
 
     @property
     def science(self) -> dict[str, Any]:
-        """What determines the result beside the data: everything but the names."""
-        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method"})
+        """What determines the result beside the data: everything but the names, and where it runs."""
+        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
 
 
 class Site(Strict):

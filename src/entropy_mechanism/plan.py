@@ -110,6 +110,7 @@ class Plan:
             regularisation=method.regularisation,
             aggregation=method.aggregation,
             training=self.experiment.training_of(run.method),
+            compute=self.experiment.compute_of(run.model),
         )
 
 

@@ -154,6 +154,8 @@ class Training(Strict):
     """Constant rate of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's decoupled weight decay."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type to compute in; weights, gradients' sums, optimiser and statistics are float32 either way."""
     gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
     temperature: Positive = 1.0
@@ -176,6 +178,17 @@ class Training(Strict):
     """Padded tokens per forward pass at most."""
     logprob_chunk: Count = 1024
     """Tokens whose full-vocabulary logits are held at once."""
+
+
+class Compute(Strict):
+    """Where the training of a model runs. Results are the same up to rounding."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    """By default the CPU for tiny models."""
+    ranks: Count = 1
+    """Processes that train one policy together; with `cuda`, each has a GPU of its own."""
+    sharding: Literal["none", "full"] = "none"
+    """Among several ranks: `none` gives each all weights (DDP), `full` a share of every layer (FSDP2)."""
 
 
 # --- runs, evaluation, analysis -----------------------------------------------------------------------------

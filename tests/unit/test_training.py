@@ -12,8 +12,8 @@ from entropy_mechanism.config import RunConfig
 from entropy_mechanism.rewards.math import Outcome
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
-from entropy_mechanism.rl.logprobs import measure
 from entropy_mechanism.rl.loop import DivergenceError, Hooks, ParityError, Stopped, Trainer
+from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.token_records import COLUMNS, read_shards, write_shard
 from entropy_mechanism.rl.update import MiniBatch, token_weights, update
 from entropy_mechanism.rollouts.engine import Completion, Sampling
@@ -84,7 +84,7 @@ def mini_batch(policy):
     generator = torch.Generator().manual_seed(1)
     responses = [torch.randint(2, 40, (n,), generator=generator).tolist() for n in (3, 5, 1, 6, 2, 4, 4, 2)]
     sequences = Sequences([[2, 3]] * 4 + [[5, 6, 7]] * 4, responses)
-    old = measure(policy, sequences, 1.0, 64, 1000).logprob_N
+    old = Policy(policy).measure(sequences, 1.0, 64, 1000).logprob_N
     old = old + 0.3 * torch.randn(len(old), generator=generator)
     advantage = torch.randn(8, generator=generator)[sequences.sequence_N]
     reference = old + 0.3 * torch.randn(len(old), generator=generator)
@@ -112,7 +112,7 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         config = config_for(objective, micro_batch_tokens=tokens, **changes)
-        metrics, _ = update(model, optimizer, batch, config, (1, 2))
+        metrics, _ = update(Policy(model), optimizer, batch, config, (1, 2))
         results.append((weights(model), metrics))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-4)
     for name, value in results[0][1].items():
@@ -124,7 +124,7 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
 @pytest.mark.parametrize("micro", [10_000, 20, 8])
 def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(policy, micro):
     batch = mini_batch(policy)
-    measured = measure(policy, batch.sequences, 1.0, 64, 30).logprob_N
+    measured = Policy(policy).measure(batch.sequences, 1.0, 64, 30).logprob_N
     noise = 1e-6 * torch.randn(len(measured), generator=torch.Generator().manual_seed(5))
     batch = MiniBatch(batch.sequences, measured + noise, batch.advantage_N)  # old log-probs of another layout
     gradients = []
@@ -132,7 +132,7 @@ def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(polic
         model = copy.deepcopy(policy)
         settings = {"name": "kl-cov", "fraction": 0.3, "coefficient": coefficient}
         config = config_for(settings, micro_batch_tokens=micro)
-        update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, config, (1,), first=True)
+        update(Policy(model), torch.optim.SGD(model.parameters(), lr=0.0), batch, config, (1,), first=True)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.equal(*gradients)
 
@@ -144,7 +144,9 @@ def test_scope_microbatch_selects_within_each_micro_batch(policy):
     for tokens in (10_000, 8):
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        counts.append(update(model, optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,))[0])
+        counts.append(
+            update(Policy(model), optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,))[0]
+        )
     assert counts[0]["selection/count"] == 5
     # One response a micro-batch: advantages are equal within it, so nothing covaries and nothing is selected.
     assert counts[1]["selection/count"] == 0
@@ -165,7 +167,7 @@ def test_scope_rollout_selects_once_for_all_updates(policy, tmp_path):
 
 def test_loss_is_the_mean_that_the_aggregation_names(policy):
     batch = mini_batch(policy)
-    old = measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N
+    old = Policy(policy).measure(batch.sequences, 1.0, 64, 1000).logprob_N
     batch = MiniBatch(batch.sequences, old, batch.advantage_N)
     lengths = batch.sequences.response_lengths_B.tolist()
     per_response = [part.mean().item() for part in batch.advantage_N.split(lengths)]
@@ -178,7 +180,7 @@ def test_loss_is_the_mean_that_the_aggregation_names(policy):
     for aggregation, value in expected.items():
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        metrics, _ = update(model, optimizer, batch, config_for(aggregation=aggregation), (1,))
+        metrics, _ = update(Policy(model), optimizer, batch, config_for(aggregation=aggregation), (1,))
         assert metrics["policy/loss"] == pytest.approx(value, abs=1e-6), aggregation
 
 
@@ -194,11 +196,11 @@ def test_micro_batch_mean_weighs_micro_batches_by_their_responses():
 def test_an_entropy_bonus_raises_entropy_and_its_gradient_is_exact(policy):
     batch = mini_batch(policy)
     batch = MiniBatch(batch.sequences, batch.old_logprob_N, torch.zeros_like(batch.advantage_N))
-    before = measure(policy, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
+    before = Policy(policy).measure(batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
     model = copy.deepcopy(policy)
     config = config_for(regularisation={"entropy": 1.0}, gradient_clip=1e9)
-    update(model, torch.optim.SGD(model.parameters(), lr=1e-3), batch, config, (1,))
-    after = measure(model, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
+    update(Policy(model), torch.optim.SGD(model.parameters(), lr=1e-3), batch, config, (1,))
+    after = Policy(model).measure(batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
     gradient = sum(p.grad.square().sum().item() for p in model.parameters())
     assert after - before == pytest.approx(1e-3 * gradient, rel=0.1)  # first order: dH = lr |grad H|^2
 
@@ -209,7 +211,7 @@ def test_a_reference_kl_pulls_the_policy_back(policy):
     model = copy.deepcopy(policy)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     config = config_for(regularisation={"reference_kl": 1.0})
-    values = [update(model, optimizer, batch, config, (1,))[0]["policy/reference_kl"] for _ in range(20)]
+    values = [update(Policy(model), optimizer, batch, config, (1,))[0]["policy/reference_kl"] for _ in range(20)]
     assert 0 < values[-1] < values[0]
 
 
@@ -217,7 +219,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(policy):
     batch = mini_batch(policy)
     batch.advantage_N[3] = math.inf
     before = weights(policy).clone()
-    metrics, _ = update(policy, torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
+    metrics, _ = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
     assert metrics["policy/skipped_updates"] == 1
     assert torch.equal(weights(policy), before)
 

@@ -47,21 +47,10 @@ def token_statistics(
         use_cache=False,
     ).last_hidden_state
     hidden_ND = hidden_BLD.flatten(0, 1)[predicting_N.to(device)]
+    if torch.is_autocast_enabled(device.type):  # where the sum over layers stays float32
+        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device.type))
     target_N = sequences.targets_N.to(device)
     return TokenStatistics(*head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient))
-
-
-@torch.no_grad()
-def measure(
-    model: PreTrainedModel, sequences: Sequences, temperature: float, chunk: int, micro_batch_tokens: int
-) -> TokenStatistics:
-    """`token_statistics` without gradient, on the CPU and in the order of `sequences`, read in micro-batches."""
-    targets = len(sequences.targets_N)
-    logprob_N, entropy_N = torch.zeros(targets), torch.zeros(targets)
-    for rows in sequences.balanced_micro_batches(micro_batch_tokens):
-        part, index_n = token_statistics(model, sequences[rows], temperature, chunk), sequences.token_index(rows)
-        logprob_N[index_n], entropy_N[index_n] = part.logprob_N.float().cpu(), part.entropy_N.float().cpu()
-    return TokenStatistics(logprob_N, entropy_N)
 
 
 def _layout(sequences: Sequences, packing: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
