@@ -5,13 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from conftest import random_policy
-from unit.test_prime import SEQUENCES
-from unit.test_prime import TRAINING as PRIME_TRAINING
-from unit.test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch
+from random_policies import random_policy
+from test_prime import SEQUENCES
+from test_prime import TRAINING as PRIME_TRAINING
+from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch
 
 from entropy_mechanism.config import Compute, RewardModel
 from entropy_mechanism.rl.loop import Hooks, Trainer

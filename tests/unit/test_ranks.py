@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import rank_cases
 import torch
-from unit import rank_cases
 
 from entropy_mechanism.config import Compute
 from entropy_mechanism.rl.errors import PermanentError
