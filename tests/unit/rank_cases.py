@@ -8,7 +8,8 @@ import torch
 from random_policies import random_policy
 from test_prime import SEQUENCES
 from test_prime import TRAINING as PRIME_TRAINING
-from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch
+from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
+from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Compute, RewardModel
 from entropy_mechanism.rl.loop import Hooks, Trainer
@@ -34,6 +35,10 @@ UPDATES |= {
         OBJECTIVES["ppo-clip"],
         {"micro_batch_tokens": 8, "regularisation": {"entropy": 0.1, "reference_kl": 0.1}},
     ),
+    "full kl-cov": (
+        OBJECTIVES["kl-cov"] | {"penalty": "full", "coefficient": 5.0},
+        {"micro_batch_tokens": 20},
+    ),
     "tied": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
 }
 RUNS = {
@@ -42,13 +47,20 @@ RUNS = {
 }
 
 
+def model_for(name: str) -> PreTrainedModel:
+    return random_policy(tied=name == "tied")
+
+
 def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
     """Metrics, selected tokens and weights after one update."""
     objective, changes = UPDATES[name]
-    batch, model = mini_batch(random_policy()), random_policy(tied=name == "tied")
+    batch, model = mini_batch(random_policy()), model_for(name)
     policy = Policy(model, ranks=ranks, sharded=sharding == "full")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    metrics, tokens = update(policy, optimizer, batch, config_for(objective, **changes), (1, 2))
+    frozen = perturbed(model_for(name)).requires_grad_(False)
+    old = Policy(frozen, ranks=ranks, sharded=sharding == "full")
+    config = config_for(objective, **changes)
+    metrics, tokens = update(policy, optimizer, batch, config, (1, 2), old_policy=old)
     return {"metrics": metrics, "selected": tokens.selected, "logprob": tokens.logprob, "weights": whole(policy)}
 
 

@@ -137,6 +137,58 @@ def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(polic
     assert torch.equal(*gradients)
 
 
+FULL_KL = {"name": "kl-cov", "fraction": 0.3, "penalty": "full", "coefficient": 0.7}
+
+
+def perturbed(policy):
+    """The policy that sampled, a step away."""
+    other, generator = copy.deepcopy(policy), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return other
+
+
+def log_distributions(policy, sequences):
+    """log pi over the vocabulary before every response token, [N, V], each sequence read alone by transformers."""
+    parts = []
+    for prompt, response in zip(sequences.prompts, sequences.responses, strict=True):
+        logits = policy(torch.tensor([prompt + response])).logits[0].double()
+        parts.append(logits[len(prompt) - 1 : -1].log_softmax(-1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("micro", [10_000, 8])
+def test_the_full_kl_penalty_is_the_kl_over_the_vocabulary_at_the_selected_tokens(policy, micro):
+    batch, old = mini_batch(policy), perturbed(policy)
+    losses, gradients = [], []
+    for coefficient in (0.0, 0.7):
+        model = copy.deepcopy(policy)
+        config = config_for(FULL_KL | {"coefficient": coefficient}, micro_batch_tokens=micro, gradient_clip=1e9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        metrics, tokens = update(Policy(model), optimizer, batch, config, (1,), old_policy=Policy(old))
+        losses.append(metrics["policy/loss"])
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    model = copy.deepcopy(policy)
+    new_NV, old_NV = log_distributions(model, batch.sequences), log_distributions(old, batch.sequences).detach()
+    assert 0 < int(tokens.selected.sum()) < len(tokens.selected)
+    expected = 0.7 * (old_NV.exp() * (old_NV - new_NV)).sum(1)[tokens.selected].sum() / len(tokens.selected)
+    assert losses[1] - losses[0] == pytest.approx(expected.item(), rel=1e-4)
+    expected.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(gradients[1] - gradients[0], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_the_full_kl_penalty_holds_on_to_the_policy_that_sampled(policy, tmp_path):
+    trainer = trainer_for(policy, config_for(FULL_KL, filter_groups=False), tmp_path, [])
+    for _ in range(2):
+        before = weights(trainer.policy.model)
+        trainer.step()
+        trainer.state.step += 1
+        assert torch.equal(weights(trainer.old_policy.model), before)
+        assert not torch.equal(weights(trainer.policy.model), before)
+
+
 def test_scope_microbatch_selects_within_each_micro_batch(policy):
     batch = mini_batch(policy)
     settings = {"name": "kl-cov", "fraction": 0.2, "scope": "microbatch", "min_tokens": 1}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from entropy_mechanism.config import RunConfig, Selection
+from entropy_mechanism.config import KlCov, RunConfig, Selection
 from entropy_mechanism.rl import checkpoint, covariance
 from entropy_mechanism.rl.advantages import ESTIMATORS
 from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
@@ -103,6 +103,9 @@ class Trainer:
             self.reference = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         if config.advantage.estimator == "prime":
             self.reward_model = ImplicitRewardModel(model, config.advantage.reward_model, training, *spread[1:])
+        self.old_policy = None
+        if isinstance(config.objective, KlCov) and config.objective.penalty == "full":
+            self.old_policy = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         self.policy = Policy(model, *spread)
         self.optimizer = torch.optim.AdamW(
             self.policy.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -288,6 +291,8 @@ class Trainer:
         if isinstance(settings, Selection) and settings.scope == "rollout":
             generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))
             chosen_N = select(old.logprob_N, old.logprob_N, advantage_N, settings, generator)
+        if self.old_policy is not None:
+            self.old_policy.copy_weights(self.policy)
         recorded = training.record_tokens_every and step % training.record_tokens_every == 0
         self.policy.model.train()
         metrics, records, start, size = [], [], 0, rollout.group_size
@@ -297,7 +302,9 @@ class Trainer:
             here = slice(start, start + len(mini.old_logprob_N))
             chosen = None if chosen_N is None else chosen_N[here]
             seed = (self.config.seed, step, index)
-            values, tokens = update(self.policy, self.optimizer, mini, self.config, seed, chosen, first=index == 0)
+            values, tokens = update(
+                self.policy, self.optimizer, mini, self.config, seed, chosen, index == 0, self.old_policy
+            )
             metrics.append(values)
             if recorded:
                 responses = rollout.groups(part.tolist())

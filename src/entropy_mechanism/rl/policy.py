@@ -61,6 +61,7 @@ class Policy:
         chunk: int = 1024,
         entropy_gradient: bool = False,
         last: bool = True,
+        whole_n: torch.Tensor | None = None,
     ) -> TokenStatistics:
         """`token_statistics` of this rank's `sequences`, which may be none; all ranks must call it together.
 
@@ -72,7 +73,9 @@ class Policy:
             if self._replicated and not last:
                 stack.enter_context(self._reader.no_sync())
             return TokenStatistics(
-                *self._reader(sequences if len(sequences) else _NOTHING, temperature, chunk, entropy_gradient)
+                *self._reader(
+                    sequences if len(sequences) else _NOTHING, temperature, chunk, entropy_gradient, whole_n
+                )
             )
 
     @torch.no_grad()
@@ -100,6 +103,12 @@ class Policy:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
+    @torch.no_grad()
+    def copy_weights(self, other: "Policy") -> None:
+        """Take over the weights of a policy that is spread in the same way."""
+        for own, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
+            own.copy_(theirs)
+
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and whole tensor of every weight, one at a time; all ranks must go through them together."""
         for name, tensor in self.model.state_dict().items():
@@ -126,7 +135,12 @@ class _Reader(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, sequences: Sequences, temperature: float, chunk: int, entropy_gradient: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        statistics = token_statistics(self.model, sequences, temperature, chunk, entropy_gradient)
-        return statistics.logprob_N, statistics.entropy_N
+        self,
+        sequences: Sequences,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool,
+        whole_n: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        found = token_statistics(self.model, sequences, temperature, chunk, entropy_gradient, whole_n=whole_n)
+        return found.logprob_N, found.entropy_N, found.logprobs_nV

@@ -42,6 +42,7 @@ def update(
     seed: tuple[int, ...],
     preselected_N: torch.Tensor | None = None,
     first: bool = False,
+    old_policy: Policy | None = None,
 ) -> tuple[dict[str, float], Tokens]:
     """One optimiser update on the weighted mean loss over the N response tokens of `batch`.
 
@@ -54,13 +55,15 @@ def update(
     `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`. In the `first` update of
     a rollout both policies are the same, so log pi_old is log pi to the bit: measured in another layout it would
     differ by rounding, and the sign of that would turn KL-Cov's |log rho| into a pull at full strength.
+    `old_policy` holds the weights that sampled, for KL-Cov's `penalty: full`.
     Returns the metrics and what the loss saw of the tokens, on the CPU.
     """
     settings, training, ranks = config.objective, config.training, policy.ranks
     parts = _micro_batches(batch.sequences, config)
     generator = torch.Generator().manual_seed(sample_seed("selection", *seed))
     chosen_N = preselected_N
-    if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and len(parts) > 1:
+    ahead = len(parts) > 1 or _wants_full_kl(settings)
+    if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and ahead:
         chosen_N = _select_ahead(policy, batch, config, generator)
     optimizer.zero_grad(set_to_none=True)
     seen = _Seen(batch)
@@ -70,7 +73,8 @@ def update(
         if len(parts) > 1:  # scope `microbatch`: a draw of its own for each, whichever rank reads it
             generator = torch.Generator().manual_seed(sample_seed("selection", *seed, index))
         last = turn + 1 == len(mine)
-        loss, tokens = _read_micro_batch(policy, batch, rows, config, chosen_N, generator, first, last)
+        old_here = None if first else old_policy
+        loss, tokens = _read_micro_batch(policy, batch, rows, config, chosen_N, generator, first, last, old_here)
         policy.backward(loss["policy/loss"])
         for name, value in loss.items():
             sums[name] += value.item()
@@ -118,16 +122,18 @@ def _read_micro_batch(
     generator: torch.Generator,
     first: bool,
     last: bool,
+    old_policy: Policy | None,
 ) -> tuple[dict[str, torch.Tensor], Tokens]:
     """Loss terms of some rows of the batch and what the loss saw; it selects tokens itself without `chosen_N`."""
     settings, training, part = config.objective, config.training, batch.rows(rows)
-    statistics = policy.read(
-        part.sequences,
-        training.temperature,
-        training.logprob_chunk,
-        entropy_gradient=config.regularisation.entropy != 0,
-        last=last,
-    )
+    reading = (part.sequences, training.temperature, training.logprob_chunk)
+    penalised_n = old_nV = None
+    if old_policy is not None and _wants_full_kl(settings):
+        penalised_n = chosen_N[batch.sequences.token_index(rows)].nonzero().squeeze(-1)
+        with torch.no_grad():
+            old_nV = old_policy.read(*reading, whole_n=penalised_n).logprobs_nV
+    bonus = config.regularisation.entropy != 0
+    statistics = policy.read(*reading, entropy_gradient=bonus, last=last, whole_n=penalised_n)
     logprob = statistics.logprob_N
     old = logprob.detach() if first else part.old_logprob_N.to(logprob.device)
     advantage = part.advantage_N.to(logprob.device)
@@ -135,10 +141,21 @@ def _read_micro_batch(
         selected = scope_N = select(logprob, old, advantage, settings, generator)
     else:
         selected, scope_N = chosen_N[batch.sequences.token_index(rows)].to(logprob.device), chosen_N
-    tokens = Tokens(logprob, old, advantage, selected, part.sequences.sequence_N.to(logprob.device))
+    full_kl = torch.zeros_like(advantage)
+    if old_nV is not None:
+        kl_n = torch.nn.functional.kl_div(statistics.logprobs_nV, old_nV, reduction="none", log_target=True).sum(
+            -1
+        )
+        full_kl = full_kl.index_put((penalised_n.to(full_kl.device),), kl_n)
+    sequence = part.sequences.sequence_N.to(logprob.device)
+    tokens = Tokens(logprob, old, advantage, selected, sequence, full_kl)
     weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
     weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
     return _loss_terms(tokens, statistics.entropy_N, part.reference_logprob_N, weights, config), tokens
+
+
+def _wants_full_kl(settings: object) -> bool:
+    return isinstance(settings, KlCov) and settings.penalty == "full"
 
 
 def _micro_batches(sequences: Sequences, config: RunConfig) -> list[Sequence[int]]:
