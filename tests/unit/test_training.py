@@ -59,7 +59,7 @@ def config_for(objective="ppo-clip", **training):
     )
 
 
-def grade_even(completions, answers):
+def grade_even(completions, questions):
     """Right when the response's first token is even: half right, and something to learn."""
     return [Outcome.CORRECT if c.token_ids[0] % 2 == 0 else Outcome.WRONG for c in completions]
 
@@ -376,10 +376,10 @@ class Scripted:
 def grade_mixed_when(mixed):
     """Groups are mixed for questions in `mixed`, otherwise all wrong."""
 
-    def grader(completions, answers):
+    def grader(completions, questions):
         return [
-            Outcome.CORRECT if int(answer) in mixed and c.token_ids[1] == 0 else Outcome.WRONG
-            for c, answer in zip(completions, answers, strict=True)
+            Outcome.CORRECT if int(question.answer) in mixed and c.token_ids[1] == 0 else Outcome.WRONG
+            for c, question in zip(completions, questions, strict=True)
         ]
 
     return grader
@@ -408,7 +408,7 @@ def test_refilling_stops_after_the_allowed_batches():
 
 def test_a_step_without_any_signal_measures_and_leaves_the_weights_alone(policy, tmp_path):
     rows = []
-    grader = lambda completions, answers: [Outcome.WRONG] * len(completions)  # noqa: E731
+    grader = lambda completions, questions: [Outcome.WRONG] * len(completions)  # noqa: E731
     before = weights(policy).clone()
     trainer_for(policy, config_for(steps=1), tmp_path, rows, grader=grader).train()
     assert torch.equal(weights(policy), before)

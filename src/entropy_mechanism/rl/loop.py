@@ -324,7 +324,7 @@ class Trainer:
         groups = self.engine.generate(
             [question.prompt_ids for question in self.validation], self.greedy, [[0]] * len(self.validation)
         )
-        outcomes = self.grader([group[0] for group in groups], [question.answer for question in self.validation])
+        outcomes = self.grader([group[0] for group in groups], self.validation)
         return sum(outcome == "correct" for outcome in outcomes) / len(outcomes)
 
 

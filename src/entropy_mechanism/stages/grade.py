@@ -10,23 +10,31 @@ from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.evaluation.metrics import scores
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.rewards.boxed import last_boxed
-from entropy_mechanism.rewards.math import Outcome, grade
+from entropy_mechanism.rewards.code import extract_code
+from entropy_mechanism.rewards.grading import Grader
+from entropy_mechanism.rewards.math import Outcome
 
 
 def grade_samples(samples: Path, problems: Path, key: str, output: Path, results: Path) -> None:
-    """Grade every response of a samples file against its problem's answer."""
+    """Grade every response of a samples file by its problem's tests or answer."""
     with tracking.stage("grade", key, results=results, inputs=[samples, problems], outputs=[output]) as record:
-        answers = {p.id: p.answer for p in from_frame(pd.read_parquet(problems), str(problems))}
+        known = {p.id: p for p in from_frame(pd.read_parquet(problems), str(problems))}
         frame = pd.read_parquet(samples)
-        unknown = set(frame["problem_id"]) - set(answers)
+        unknown = set(frame["problem_id"]) - set(known)
         if unknown:
             raise ValueError(f"{samples} answers problems that {problems} does not hold, e.g. {min(unknown)}")
-        pairs = zip(frame["response"], frame["problem_id"].map(answers), strict=True)
-        outcomes = [grade(response, answer) for response, answer in pairs]
+        asked = [known[name] for name in frame["problem_id"]]
+        responses = frame["response"].tolist()
+        with Grader() as grader:
+            verdicts = grader.grade_all(responses, asked)
         grades = frame[["problem_id", "decoding", "sample"]].copy()
-        grades["answer"] = [last_boxed(response) for response in frame["response"]]
-        grades["outcome"] = [outcome.value for outcome in outcomes]
-        grades["correct"] = [outcome is Outcome.CORRECT for outcome in outcomes]
+        grades["answer"] = [
+            extract_code(response) if problem.tests else last_boxed(response)
+            for response, problem in zip(responses, asked, strict=True)
+        ]
+        grades["outcome"] = [verdict.outcome.value for verdict in verdicts]
+        grades["correct"] = [verdict.outcome is Outcome.CORRECT for verdict in verdicts]
+        grades["reason"] = [verdict.reason for verdict in verdicts]
         files.write_parquet(output, grades)
         shares = grades["outcome"].value_counts(normalize=True)
         record.metrics({f"outcome/{name}": float(share) for name, share in shares.items()})

@@ -1,6 +1,6 @@
 """What the stages that compute with torch share."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from entropy_mechanism.data.problems import from_frame
-from entropy_mechanism.rewards.math import Outcome, grade
-from entropy_mechanism.rl.collect import Question
+from entropy_mechanism.rewards import grading
+from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rl.collect import Grader, Question
 from entropy_mechanism.rollouts.engine import Completion
 
 
@@ -28,7 +29,9 @@ def questions(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
         tokenize=True,
         return_dict=False,
     )
-    return [Question(list(ids), problem.answer) for ids, problem in zip(prompts, problems, strict=True)]
+    return [
+        Question(list(ids), problem.answer, problem.tests) for ids, problem in zip(prompts, problems, strict=True)
+    ]
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
@@ -37,11 +40,12 @@ def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) ->
     return tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
 
 
-def grader(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Completion], list[str]], list[Outcome]]:
-    """Grades completions by their text."""
+def grader(tokenizer: PreTrainedTokenizerBase) -> Grader:
+    """Grades completions by their text; what it starts for that ends with it."""
+    by_text = grading.Grader()
 
-    def grade_all(completions: list[Completion], answers: list[str]) -> list[Outcome]:
-        pairs = zip(completions, answers, strict=True)
-        return [grade(response_text(tokenizer, completion), answer) for completion, answer in pairs]
+    def grade_all(completions: Sequence[Completion], questions: Sequence[Question]) -> list[Outcome]:
+        texts = [response_text(tokenizer, completion) for completion in completions]
+        return [verdict.outcome for verdict in by_text.grade_all(texts, questions)]
 
     return grade_all
