@@ -16,22 +16,16 @@ from entropy_mechanism.rewards.sandbox import UNSANDBOXED_VARIABLE, Job, Limits,
 LIMITS = Limits(cpu=2, wall=30, memory=256 << 20, disk=8 << 20, output=1 << 20)
 
 
-def works():
-    try:
-        Sandbox().close()
-    except SandboxError:
-        return False
-    return True
-
-
-needs_bubblewrap = pytest.mark.skipif(not works(), reason="bubblewrap does not work here")
 ECHO = read_tests('{"kind": "stdio", "inputs": ["3 4"], "outputs": ["7"]}')
 RIGHT = "a, b = map(int, input().split())\nprint(a + b)\n"
 
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(LIMITS)
+    try:
+        box = Sandbox(LIMITS)
+    except SandboxError as error:
+        pytest.skip(str(error))
     yield box
     box.close()
 
@@ -56,7 +50,6 @@ def output(sandbox, program):
 # --- what a program can reach -------------------------------------------------------------------------------
 
 
-@needs_bubblewrap
 def test_the_home_folder_and_this_checkout_cannot_be_read(sandbox, tmp_path):
     secret = Path.home() / f".sandbox-test-{os.getpid()}"
     secret.write_text("secret")
@@ -70,7 +63,6 @@ def test_the_home_folder_and_this_checkout_cannot_be_read(sandbox, tmp_path):
         secret.unlink()
 
 
-@needs_bubblewrap
 def test_nothing_outside_its_folder_can_be_written(sandbox, tmp_path):
     for folder in ("/", "/usr", "/dev", "/etc", "/project", "/libraries", "/var/tmp", "/dev/shm", str(tmp_path)):
         printed, error = output(sandbox, f"open({folder!r} + '/x', 'w').write('x')\nprint('written')")
@@ -79,7 +71,6 @@ def test_nothing_outside_its_folder_can_be_written(sandbox, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@needs_bubblewrap
 def test_a_folder_belongs_to_one_program(sandbox):
     assert output(sandbox, "open('/tmp/note', 'w').write('7')")[1] == ""
     assert output(sandbox, "import os\nprint(os.listdir('/tmp'), os.getcwd())") == ("[] /tmp\n", "")
@@ -188,7 +179,6 @@ for n in range(2, 300):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@needs_bubblewrap
 def test_a_hostile_program_is_stopped_with_its_reason(grade, name):
     program, outcome, reason = HOSTILE[name]
     verdict = grade(program)
@@ -196,7 +186,7 @@ def test_a_hostile_program_is_stopped_with_its_reason(grade, name):
 
 
 def test_a_program_that_waits_is_killed_after_its_time():
-    box = Sandbox(Limits(wall=0.5), unsandboxed=not works())
+    box = Sandbox(Limits(wall=0.5), unsandboxed=True)
     start = time.monotonic()
     verdict = grade_program(box, "import time\ntime.sleep(100)", ECHO)
     assert verdict == Verdict(Outcome.TIMEOUT, "killed: wall time of 0.5 s in test 1")
@@ -205,7 +195,6 @@ def test_a_program_that_waits_is_killed_after_its_time():
     box.close()
 
 
-@needs_bubblewrap
 def test_many_threads_end_with_their_program(grade, sandbox):
     program = (
         "import threading, time\nthreading.stack_size(32768)\n"
@@ -218,7 +207,6 @@ def test_many_threads_end_with_their_program(grade, sandbox):
     )
 
 
-@needs_bubblewrap
 def test_no_process_is_left_behind(sandbox):
     def processes():
         listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
@@ -249,7 +237,6 @@ def test_calls_that_lead_out_are_refused(sandbox, call):
     assert output(sandbox, program) == ("-1 1\n", "")
 
 
-@needs_bubblewrap
 def test_a_program_has_no_capability_even_after_running_another(sandbox):
     look = "import ctypes; h = (ctypes.c_uint32 * 2)(0x20080522, 0); d = (ctypes.c_uint32 * 6)(); "
     look += "ctypes.CDLL(None).capget(h, d); print(list(d))"

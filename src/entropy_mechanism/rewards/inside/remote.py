@@ -309,14 +309,14 @@ def _write_back(before: Any, after: Any) -> None:
     kind = type(before)
     if kind is not type(after) or before is after:
         return
-    if kind is tuple or (kind is list and len(before) == len(after)):
+    if kind in (list, tuple):
         for n, (old, new) in enumerate(zip(before, after, strict=False)):
             if type(old) is type(new) and type(old) in values.CONTAINERS:
                 _write_back(old, new)
             elif kind is list:
                 before[n] = new
-    elif kind is list:
-        before[:] = after
+        if kind is list:
+            before[len(after) :] = after[len(before) :]
     elif kind in (dict, set, bytearray) or kind.__module__ == "collections":
         kept = {key: before[key] for key in before} if isinstance(before, dict) else {}
         before.clear()

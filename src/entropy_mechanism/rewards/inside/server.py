@@ -8,6 +8,7 @@ A program's process has its own process and IPC namespace, its own file system f
 network, no right to create processes, and limits. Nothing else can be written, and there is no `/proc`.
 """
 
+import builtins
 import gc
 import json
 import os
@@ -138,4 +139,5 @@ def _kill_group(pid: int) -> None:
 
 
 if __name__ == "__main__":
+    builtins.exit = builtins.quit = sys.exit  # Python gives them to scripts, but not when started as here
     serve(socket.socket(fileno=int(sys.argv[1])), isolated=sys.argv[2] == "isolated")
