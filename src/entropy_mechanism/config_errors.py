@@ -204,13 +204,10 @@ def _bare(annotation: Any) -> Any:
 
 
 def _tags(member: type[BaseModel]) -> tuple[str, ...]:
-    """The values of a union's discriminator (a required `Literal`) that stand for this member."""
-    return tuple(
-        value
-        for field in member.model_fields.values()
-        if get_origin(field.annotation) is Literal and field.is_required()
-        for value in get_args(field.annotation)
-    )
+    """The values of a union's discriminator (the first required `Literal`) that stand for this member."""
+    fields = member.model_fields.values()
+    choices = (field.annotation for field in fields if field.is_required())
+    return next((get_args(choice) for choice in choices if get_origin(choice) is Literal), ())
 
 
 def _joined(key: str, part: str | int) -> str:

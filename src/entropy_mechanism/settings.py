@@ -25,6 +25,8 @@ Operands = Annotated[
     AfterValidator(_ascending),
 ]
 """Fewest and most operands of a problem."""
+Operations = Annotated[tuple[Count, Count], Field(strict=False), AfterValidator(_ascending)]
+"""Fewest and most operations of a problem."""
 Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(_ascending)]
 """Smallest and largest value."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -55,11 +57,31 @@ class ArithmeticSet(Strict):
     seed: Seed = 0
     """Seed of the draw."""
 
-    def overlaps(self, other: "ArithmeticSet") -> bool:
-        """Whether the two may hold a problem in common: the same split, and operand ranges that meet."""
-        return self.split == other.split and (
-            self.operands[0] <= other.operands[1] and other.operands[0] <= self.operands[1]
-        )
+    def overlaps(self, other: "DataSet") -> bool:
+        """Whether the two may hold a problem in common: the same kind and split, and operand ranges that meet."""
+        return self.kind == other.kind and self.split == other.split and _meet(self.operands, other.operands)
+
+
+class ProgramSet(Strict):
+    """Generated programming problems such as `add 3, times 4`, graded by running the program."""
+
+    kind: Literal["programs"]
+    split: Literal["train", "validation", "test"]
+    """Which share of all possible problems to draw from; the shares are disjoint."""
+    operations: Operations
+    """Fewest and most operations of a problem."""
+    problems: Count
+    """Number of problems."""
+    seed: Seed = 0
+    """Seed of the draw."""
+
+    def overlaps(self, other: "DataSet") -> bool:
+        """Whether the two may hold a problem in common: the same kind and split, and ranges that meet."""
+        return self.kind == other.kind and self.split == other.split and _meet(self.operations, other.operations)
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 class Teacher(Strict):
@@ -68,7 +90,7 @@ class Teacher(Strict):
     seed: Seed = 0
     """Seed of its table of reliabilities."""
     unreliable_share: Fraction = 0.6
-    """Share of the table's entries (a, operator, b) on which the teacher is mostly wrong."""
+    """Share of the table's entries on which the teacher is mostly wrong."""
     unreliable: Range = (0.1, 0.5)
     """Range of the probability of the right result on those entries."""
     reliable: Range = (0.8, 0.99)
@@ -84,6 +106,8 @@ class Teacher(Strict):
 class Warmup(Strict):
     """Supervised training of a tiny base model on the teacher's solutions."""
 
+    task: Literal["arithmetic", "programs"] = "arithmetic"
+    """What is taught; the kind of the data sets that the model is for."""
     steps: Count
     """Optimiser steps."""
     batch: Count = 128
@@ -91,7 +115,7 @@ class Warmup(Strict):
     learning_rate: Positive = 3e-3
     """Peak rate of AdamW; it falls linearly to zero."""
     operands: Operands = (2, 6)
-    """Fewest and most operands of the problems shown."""
+    """Fewest and most operands, or operations, of the problems shown."""
     problems: Count = 20_000
     """Number of different problems shown, all of the train split."""
     teacher: Teacher = Teacher()
@@ -132,7 +156,7 @@ class TinyModel(Strict):
         return self
 
 
-DataSet = Annotated[ArithmeticSet, Field(description="A data set.")]
+DataSet = Annotated[ArithmeticSet | ProgramSet, Field(discriminator="kind", description="A data set.")]
 Model = Annotated[TinyModel, Field(description="A base model.")]
 
 

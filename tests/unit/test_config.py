@@ -490,8 +490,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_many_mistakes_stay_one_short_line(message):
-    text = message(VALID | {"title": 1, "data": {name: {} for name in "abcdefgh"}, "validation": 2})
-    failures = 1 + 8 * 4 + 1  # four keys of a data set are required
+    text = message(
+        VALID | {"title": 1, "data": {name: {"kind": "arithmetic"} for name in "abcdefgh"}, "validation": 2}
+    )
+    failures = 1 + 8 * 3 + 1  # three more keys of a data set are required
     assert text.count(" | ") == MOST_FAILURES
     assert text.endswith(f" | and {failures - MOST_FAILURES} more")
 

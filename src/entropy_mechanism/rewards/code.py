@@ -133,11 +133,14 @@ class CodeGrader:
     def grade_all(self, responses: Sequence[str], tests: Sequence[str]) -> list[Verdict]:
         """Grade each response by the tests beside it, given as JSON text.
 
-        Raises ValueError for tests that cannot be read and `SandboxError` where programs cannot be run.
+        Equal programs with equal tests are run once. Raises ValueError for tests that cannot be read and
+        `SandboxError` where programs cannot be run.
         """
-        checked = [read_tests(text) for text in tests]
+        checked = {text: read_tests(text) for text in tests}
         programs = [extract_code(response) for response in responses]
-        wanted = min(self.workers, sum(program is not None for program in programs))
+        items = list(zip(programs, tests, strict=True))
+        distinct = [item for item in dict.fromkeys(items) if item[0] is not None]
+        wanted = min(self.workers, len(distinct))
         # Started here and not in a thread: a sandbox ends with the thread that started it.
         while len(self._sandboxes) < wanted:
             self._sandboxes.append(Sandbox(self.limits))
@@ -145,19 +148,19 @@ class CodeGrader:
         for sandbox in self._sandboxes:
             free.put(sandbox)
 
-        def grade_one(program: str | None, tests: Tests) -> Verdict:
-            if program is None:
-                return Verdict(Outcome.NO_ANSWER, "no code block")
+        def grade_one(item: tuple[str, str]) -> Verdict:
             sandbox = free.get()
             try:
-                return grade_program(sandbox, program, tests, self.max_tests)
+                return grade_program(sandbox, item[0], checked[item[1]], self.max_tests)
             finally:
                 free.put(sandbox)
 
-        if wanted < 2:
-            return [grade_one(*pair) for pair in zip(programs, checked, strict=True)]
-        with ThreadPoolExecutor(wanted) as pool:
-            return list(pool.map(grade_one, programs, checked))
+        if wanted > 1:
+            with ThreadPoolExecutor(wanted) as pool:
+                verdicts = dict(zip(distinct, pool.map(grade_one, distinct), strict=True))
+        else:
+            verdicts = {item: grade_one(item) for item in distinct}
+        return [verdicts.get(item, Verdict(Outcome.NO_ANSWER, "no code block")) for item in items]
 
 
 def grade_program(sandbox: Sandbox, program: str, tests: Tests, max_tests: int = MAX_TESTS) -> Verdict:
@@ -166,22 +169,18 @@ def grade_program(sandbox: Sandbox, program: str, tests: Tests, max_tests: int =
     if tests.kind == "pytest":
         ended = sandbox.run(Job("solution", {"code": program}), Job("tests", {"code": tests.code}))
         return _pytest_verdict(*ended, sandbox.limits)
-    for n, (given, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True), start=1):
-        if n > max_tests:
-            break
-        if tests.kind == "stdio":
-            (ended,) = sandbox.run(Job("program", {"code": program}, _text(given)))
-        else:
-            payload = {"code": program, "function": tests.function, "arguments": given}
-            (ended,) = sandbox.run(Job("called", payload))
-        verdict = _failure(ended, sandbox.limits, f" in test {n}")
-        if verdict is None and tests.kind == "stdio":
-            printed = ended.stdout.decode(errors="replace")
-            verdict = None if same_lines(printed, _text(expected)) else _wrong(f"wrong output in test {n}")
-        elif verdict is None:
-            verdict = _call_verdict(ended.report, expected, tests, n)
-        if verdict is not None:
-            return verdict
+    inputs, outputs = tests.inputs[:max_tests], tests.outputs[:max_tests]
+    if tests.kind == "call":
+        payload = {"code": program, "function": tests.function, "calls": inputs}
+        (ended,) = sandbox.run(Job("called", payload))
+        return _call_verdict(ended, sandbox.limits, tests, outputs)
+    for n, (given, expected) in enumerate(zip(inputs, outputs, strict=True), start=1):
+        (ended,) = sandbox.run(Job("program", {"code": program}, _text(given)))
+        failure = _failure(ended, sandbox.limits, f" in test {n}")
+        if failure is not None:
+            return failure
+        if not same_lines(ended.stdout.decode(errors="replace"), _text(expected)):
+            return _wrong(f"wrong output in test {n}")
     return Verdict(Outcome.CORRECT)
 
 
@@ -214,21 +213,30 @@ def same_value(value: Any, expected: Any) -> bool:
     return type(value) is type(expected) and value == expected
 
 
-def _call_verdict(report: dict[str, Any], expected: Any, tests: Tests, n: int) -> Verdict | None:
-    if "missing" in report:
+def _call_verdict(ended: Ended, limits: Limits, tests: Tests, outputs: list[Any]) -> Verdict:
+    """Compare what came back with what is expected, in order; what ended the process counts after that."""
+    returned = [facts["value"] for facts in ended.reports if "value" in facts]
+    for n, (value, expected) in enumerate(zip(returned, outputs, strict=False), start=1):
+        accepted = [expected]
+        if tests.wrapped and isinstance(expected, list) and len(expected) == 1:
+            accepted.append(expected[0])
+        try:
+            right = any(same_value(value, one) for one in accepted)
+        except RecursionError:
+            right = False
+        if not right:
+            return _wrong(f"wrong result in test {n}")
+    where = f" in test {len(returned) + 1}"
+    failure = _failure(ended, limits, where if len(returned) < len(outputs) else "")
+    if failure is not None:
+        return failure
+    if "missing" in ended.report:
         return _wrong(f"no function {tests.function}")
-    if "unusable" in report:
-        return _wrong(f"returned a {report['unusable']} in test {n}")
-    if "value" not in report:
-        return Verdict(Outcome.ERROR, f"ended before the function returned in test {n}")
-    accepted = [expected]
-    if tests.wrapped and isinstance(expected, list) and len(expected) == 1:
-        accepted.append(expected[0])
-    try:
-        right = any(same_value(report["value"], value) for value in accepted)
-    except RecursionError:
-        right = False
-    return None if right else _wrong(f"wrong result in test {n}")
+    if "unusable" in ended.report:
+        return _wrong(f"returned a {ended.report['unusable']}{where}")
+    if len(returned) < len(outputs):
+        return Verdict(Outcome.ERROR, f"ended before the function returned{where}")
+    return Verdict(Outcome.CORRECT)
 
 
 def _pytest_verdict(solution: Ended, tests: Ended, limits: Limits) -> Verdict:

@@ -77,15 +77,22 @@ class Ended:
     raw_report: bytearray = field(default_factory=bytearray)
 
     @property
-    def report(self) -> dict[str, Any]:
+    def reports(self) -> list[dict[str, Any]]:
         """What the process reported; it may have written anything, so nothing in it is to be trusted."""
-        facts: dict[str, Any] = {}
+        found = []
         for line in bytes(self.raw_report).splitlines():
             try:
-                facts |= json.loads(line)
-            except (ValueError, TypeError, RecursionError):
+                facts = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
-        return facts
+            if isinstance(facts, dict):
+                found.append(facts)
+        return found
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """All reports in one, of equal keys the last."""
+        return {name: value for facts in self.reports for name, value in facts.items()}
 
 
 class Sandbox:

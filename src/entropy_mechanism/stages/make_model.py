@@ -17,7 +17,7 @@ def make_model(experiment: Path, model: str, output: Path, results: Path) -> Non
     params = settings.model_dump(mode="json")
     with tracking.stage("make_model", model, results=results, params=params, outputs=[output]) as record:
         print(f"{model}: warming up for {settings.warmup.steps} steps", flush=True)
-        tokenizer = build_tokenizer()
+        tokenizer = build_tokenizer(settings.warmup.task)
         result = warm_up(settings, tokenizer)
         save_policy(result.model, tokenizer, output.parent)
         parameters = result.model.num_parameters()

@@ -72,8 +72,8 @@ def program(code: str) -> None:
     exec(compile(code, "solution.py", "exec"), module.__dict__)
 
 
-def called(code: str, function: str, arguments: list[Any]) -> None:
-    """Define a function by running the code, call it, report what it returns.
+def called(code: str, function: str, calls: list[list[Any]]) -> None:
+    """Define a function by running the code, call it with each list of arguments, report what it returns.
 
     The grader does the comparison, from a value that has come as JSON: the process does not know what is expected.
     """
@@ -84,13 +84,14 @@ def called(code: str, function: str, arguments: list[Any]) -> None:
     if target is None:
         report(missing=function)
         return
-    value = target(*arguments)
-    try:
-        plain = _plain(value)
-    except (TypeError, RecursionError):
-        report(unusable=type(value).__name__)
-        return
-    report(value=plain)
+    for arguments in calls:
+        value = target(*arguments)
+        try:
+            plain = _plain(value)
+        except (TypeError, RecursionError):
+            report(unusable=type(value).__name__)
+            return
+        report(value=plain)
 
 
 def solution(code: str) -> None:
