@@ -1,4 +1,4 @@
-"""Grading programs by tests of each kind: right ones pass, wrong ones fail with a reason, and cheats do not pay."""
+"""Grading programs by tests of each kind: right ones pass, wrong ones fail with a reason, cheats do not pay."""
 
 import json
 
@@ -190,15 +190,15 @@ SORTED = calls("order", ([[3, 1, 2]], [1, 2, 3]), ([[]], []))
         ("def order(values): return sorted(values)", CORRECT),
         ("def order(values): return tuple(sorted(values))", CORRECT),
         ("order = lambda values: sorted(values)", CORRECT),
-        ("class Solution:\n    def order(self, values):\n        print('noise')\n        return sorted(values)", CORRECT),
+        ("class Solution:\n  def order(self, values):\n    print('noise')\n    return sorted(values)", CORRECT),
         ("import numpy\ndef order(values): return numpy.sort(numpy.array(values, dtype=int))", CORRECT),
         ("def order(values): return values", Verdict(Outcome.WRONG, "wrong result in test 1")),
         ("def order(values): return [1, 2, 3]", Verdict(Outcome.WRONG, "wrong result in test 2")),
         ("def order(values): values.sort()", Verdict(Outcome.WRONG, "wrong result in test 1")),
         ("def order(values): return set(values)", Verdict(Outcome.WRONG, "returned a set in test 1")),
         ("def other(values): return sorted(values)", Verdict(Outcome.WRONG, "no function order")),
-        ("def order(): return []", Verdict(Outcome.ERROR, "TypeError: order() takes 0 positional arguments but 1 was "
-                                          "given in test 1")),
+        ("def order(): return []",
+         Verdict(Outcome.ERROR, "TypeError: order() takes 0 positional arguments but 1 was given in test 1")),
         ("import sys\nsys.exit(0)", Verdict(Outcome.ERROR, "ended before the function returned in test 1")),
         ("import os\ndef order(values): os._exit(0)",
          Verdict(Outcome.ERROR, "ended before the function returned in test 1")),
@@ -360,25 +360,77 @@ CHEATS = {
     "raises what ends processes": "def f(x): raise SystemExit(0)",
     "raises what skips tests": "import pytest\ndef f(x): pytest.skip('later')",
     "raises what skips modules": "import pytest\npytest.skip('later', allow_module_level=True)",
-    "equals everything": "class All:\n  def __eq__(self, o): return True\ndef f(x): return All()",
-    "is a number that equals everything": "class All(int):\n  def __eq__(self, o): return True\ndef f(x): return All()",
-    "is a tuple that equals everything": (
-        "class All(tuple):\n  def __eq__(self, o): return True\n  def __iter__(self): 1 / 0\ndef f(x): return All()"
-    ),
-    "patches the comparison": "import operator, builtins\noperator.eq = lambda a, b: True\nbuiltins.isinstance = "
-    "lambda a, b: True\nbuiltins.all = builtins.any = lambda a: True\ndef f(x): return 5",
-    "patches pytest": "import pytest, _pytest\nfrom _pytest import runner\nrunner.call_and_report = lambda *a, **k: None\n"
-    "pytest.main = lambda *a, **k: 0\ndef f(x): return 5",
-    "reports success": 'import os, json\nfor n in range(3, 30):\n  try: os.write(n, b\'{"passed": 9, "status": 0, '
-    '"failed": null}\\n\')\n  except OSError: pass\ndef f(x): return 5',
-    "looks for the tests": "import gc, glob, os\ndef f(x):\n  found = [o for o in gc.get_objects() if 'test_value' in repr(o)"
-    " and 'assert' in repr(o)]\n  return 4 if found or glob.glob('/tmp/*') else 0",
-    "looks up the stack": "import sys\ndef f(x):\n  frame = sys._getframe()\n  while frame:\n    if 4 in frame.f_code.co_consts"
-    " and 9 in frame.f_code.co_consts and frame.f_code.co_name != 'f': return x * x\n    frame = frame.f_back\n  return 0",
-    "answers with its own replies": "import os, struct, json\ndef f(x):\n  b = json.dumps(['tuple', 'answer', 4, '', ['tuple']])"
-    ".encode()\n  os.write(5, (struct.pack('Q', len(b)) + b) * 2)\n  return 0",
-    "sends nonsense": "import os, struct\ndef f(x):\n  os.write(5, struct.pack('Q', 7) + b'[[[[[[[')\n  return 4",
-    "sends too much": "import os, struct\ndef f(x):\n  os.write(5, struct.pack('Q', 1 << 60))\n  return 4",
+    "equals everything": """
+class All:
+    def __eq__(self, other): return True
+def f(x): return All()
+""",
+    "is a number that equals everything": """
+class All(int):
+    def __eq__(self, other): return True
+def f(x): return All()
+""",
+    "is a tuple that equals everything": """
+class All(tuple):
+    def __eq__(self, other): return True
+    def __iter__(self): 1 / 0
+def f(x): return All()
+""",
+    "patches the comparison": """
+import operator, builtins
+operator.eq = lambda a, b: True
+builtins.isinstance = lambda a, b: True
+builtins.all = builtins.any = lambda a: True
+def f(x): return 5
+""",
+    "patches pytest": """
+import pytest
+from _pytest import runner
+runner.call_and_report = lambda *a, **k: None
+pytest.main = lambda *a, **k: 0
+def f(x): return 5
+""",
+    "reports success": """
+import os
+for n in range(3, 30):
+    try: os.write(n, b'{"passed": 9, "status": 0, "failed": null}\\n')
+    except OSError: pass
+def f(x): return 5
+""",
+    "looks for the tests": """
+import gc, glob
+def f(x):
+    found = [o for o in gc.get_objects() if "test_value" in repr(o) and "assert" in repr(o)]
+    return 4 if found or glob.glob("/tmp/*") else 0
+""",
+    "looks up the stack": """
+import sys
+def f(x):
+    frame = sys._getframe().f_back
+    while frame:
+        if 4 in frame.f_code.co_consts and 9 in frame.f_code.co_consts: return x * x
+        frame = frame.f_back
+    return 0
+""",
+    "answers with its own replies": """
+import os, struct, json
+def f(x):
+    body = json.dumps(["tuple", "answer", 4, "", ["tuple"]]).encode()
+    os.write(5, (struct.pack("Q", len(body)) + body) * 2)
+    return 0
+""",
+    "sends nonsense": """
+import os, struct
+def f(x):
+    os.write(5, struct.pack("Q", 7) + b"[[[[[[[")
+    return 4
+""",
+    "sends too much": """
+import os, struct
+def f(x):
+    os.write(5, struct.pack("Q", 1 << 60))
+    return 4
+""",
 }
 
 
@@ -422,7 +474,9 @@ def test_an_object_cannot_answer_for_a_number(grade, check):
     magic = "\n".join(f"  __{name}__ = lambda self, *a: Always(0.0)" for name in names.split())
     for base in ("object", "float"):
         cheat = f"class Always({base}):\n  def __new__(cls, *a): return {base}.__new__(cls)\n{magic}\n"
-        cheat += "  def __bool__(self): return True\n  def __eq__(self, o): return True\n  __lt__ = __gt__ = __le__ = __eq__"
+        cheat += (
+            "  def __bool__(self): return True\n  def __eq__(self, o): return True\n  __lt__ = __le__ = __eq__"
+        )
         cheat += "\n  def __float__(self): return 99.0\ndef f(): return Always()"
         tests = f"import math, pytest\nfrom solution import f\ndef test_a():\n    assert {check}\n"
         assert grade(cheat, pytests(tests)).outcome in (Outcome.WRONG, Outcome.ERROR), base
@@ -430,13 +484,23 @@ def test_an_object_cannot_answer_for_a_number(grade, check):
 
 # --- the link's values ------------------------------------------------------------------------------------------
 
+numbers = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False) | st.fractions()
+others = st.text() | st.binary() | st.decimals(allow_nan=False) | st.datetimes() | st.timedeltas()
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(
-        allow_nan=False) | st.decimals(allow_nan=False) | st.fractions() | st.datetimes() | st.timedeltas(),
-    lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple)
-    | st.dictionaries(st.text() | st.integers(), inner, max_size=4) | st.sets(st.integers(), max_size=4),
+    st.none() | st.booleans() | numbers | others,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+        | st.sets(st.integers(), max_size=4)
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
+tags = st.sampled_from(["list", "dict", "int", "array", "fraction", "deque"])
+nodes = st.recursive(
+    st.none() | st.integers() | st.text() | tags,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2),
+)
 
 
 def refuse(*parts):
@@ -450,8 +514,7 @@ def test_plain_values_cross_unchanged(value):
     assert type(copy) is type(value)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text() | st.sampled_from(["list", "dict", "int", "array", "range"]),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2)))  # fmt: skip
+@given(nodes)
 def test_anything_else_is_refused_or_plain(node):
     try:
         copy = values.decode(node, refuse)
