@@ -2,10 +2,12 @@
 
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entropy_mechanism.data.problems import Problem, to_frame
 from entropy_mechanism.rewards.code import (
     CodeGrader,
     Verdict,
@@ -19,6 +21,7 @@ from entropy_mechanism.rewards.inside import values
 from entropy_mechanism.rewards.math import Outcome
 from entropy_mechanism.rewards.sandbox import Limits, SandboxError
 from entropy_mechanism.rl.collect import Question
+from entropy_mechanism.stages.grade import grade_samples
 
 CORRECT = Verdict(Outcome.CORRECT)
 
@@ -551,3 +554,25 @@ def test_several_sandboxes_give_the_verdicts_of_one_in_order(grader):
         verdicts = three.grade_all(programs, [SUMS] * 12)
         assert verdicts == grader.grade_all(programs, [SUMS] * 12)
     assert [verdict == CORRECT for verdict in verdicts] == [n % 3 == 0 for n in range(12)]
+
+
+def test_the_grade_stage_writes_outcome_answer_and_reason(tmp_path):
+    problems = [Problem("a", "s", "p", "", tests=SUMS), Problem("b", "s", "q", "7")]
+    to_frame(problems).to_parquet(tmp_path / "problems.parquet", index=False)
+    responses = {"a": "```python\nprint(3)\n```", "b": "\\boxed{7}"}
+    samples = pd.DataFrame(
+        [
+            {"problem_id": name, "decoding": "greedy", "sample": 0, "response": text}
+            for name, text in responses.items()
+        ]
+    )
+    samples.to_parquet(tmp_path / "samples.parquet", index=False)
+    try:
+        grade_samples(tmp_path / "samples.parquet", tmp_path / "problems.parquet", "p/b", tmp_path / "g", tmp_path)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    grades = pd.read_parquet(tmp_path / "g")
+    assert grades["outcome"].tolist() == ["wrong", "correct"]
+    assert grades["answer"].tolist() == ["print(3)\n", "7"]
+    assert grades["reason"].tolist() == ["wrong output in test 2", ""]
+    assert grades["correct"].tolist() == [False, True]

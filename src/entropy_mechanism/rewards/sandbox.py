@@ -348,7 +348,7 @@ def _bubblewrap(control: int) -> list[str]:
             command += ["--perms", "0111", "--dir", str(parent)]
         command += ["--ro-bind", str(prefix), str(prefix)]
     command += ["--dir", "/project", "--ro-bind", str(_PACKAGE), f"/project/{_PACKAGE.name}"]
-    command += ["--ro-bind", sysconfig.get_path("purelib"), "/libraries"]
+    command += ["--ro-bind-try", sysconfig.get_path("purelib"), "/libraries"]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     command += ["--ro-bind-try", "/etc/localtime", "/etc/localtime", "--dir", "/dev", "--dir", "/tmp"]
     for device in ("null", "zero", "urandom", "random"):
