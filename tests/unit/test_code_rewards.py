@@ -449,7 +449,7 @@ LEAKS = {
     "format strings": "def f(key): return '{0.__globals__}'.format(key)",
     "what is asked of the other end": (
         "def f(key):\n  ask = object.__getattribute__(key, '_peer').ask\n"
-        "  return ask('call', ask('getattr', '', 'format'), ('{0.__globals__[EXPECTED]}', key), {})"
+        "  return int(ask('call', ask('getattr', str, 'format'), ('{0.__globals__[EXPECTED]}', key), {}))"
     ),
     "types and their subclasses": (
         "def f(key):\n  ask = object.__getattribute__(key, '_peer').ask\n"
@@ -554,6 +554,13 @@ def test_several_sandboxes_give_the_verdicts_of_one_in_order(grader):
         verdicts = three.grade_all(programs, [SUMS] * 12)
         assert verdicts == grader.grade_all(programs, [SUMS] * 12)
     assert [verdict == CORRECT for verdict in verdicts] == [n % 3 == 0 for n in range(12)]
+
+
+def test_an_object_gives_no_number_when_a_number_is_put_to_it(grade):
+    tests = "from solution import f\ndef test_a():\n    assert f() - 12345 == 0\n"
+    cheat = "class Cheat:\n  def __sub__(self, other): return 0\ndef f(): return Cheat()"
+    assert grade(cheat, pytests(tests)) == Verdict(Outcome.WRONG, "failed test_a")
+    assert grade("def f(): return 12345", pytests(tests)) == CORRECT
 
 
 def test_the_grade_stage_writes_outcome_answer_and_reason(tmp_path):
