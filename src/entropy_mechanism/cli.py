@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
         _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
     add("grade", "stages.grade", "grade_samples", "grade responses",
-        _in("--samples", "responses"), _in("--problems", "problems"), KEY,
+        _in("--samples", "responses"), _in("--problems", "problems"), GRADER, KEY,
         _out("--output", "grades (parquet)"))  # fmt: skip
     add("score", "stages.grade", "score", "score a policy from its grades",
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
@@ -147,6 +147,10 @@ DEADLINE = (
 RETRY = (
     "--retry",
     {"action": "store_true", "help": "try again although an earlier attempt failed for good (failed.json)"},
+)
+GRADER = (
+    "--grader",
+    {"choices": ("strict", "paper"), "default": "strict", "help": "how answers are compared; see docs/grading.md"},
 )
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})

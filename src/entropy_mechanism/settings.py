@@ -33,6 +33,10 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case words joined by single - _ . @ or +. `--` separates the parts of a run's name."""
 
 
+GraderName = Literal["strict", "paper"]
+"""How answers are compared: docs/grading.md."""
+
+
 class Strict(BaseModel):
     """Base of every section: immutable; unknown keys, values of another type, NaN and infinity are errors."""
 
@@ -186,6 +190,9 @@ class Training(Strict):
     """Sampling temperature of rollouts; log-probabilities are of the tempered policy."""
     max_response: Count
     """Response tokens at most; a longer response is cut there and graded as it stands."""
+    grader: GraderName = "strict"
+    """How answers are compared, in rollouts and validation. strict: numbers exactly, all else by math-verify.
+    paper: as the paper's code does, right when any of three comparisons says so. Both agree on integers."""
     filter_groups: bool = True
     """Drop prompts whose responses are all right or all wrong, and draw further prompts in their place."""
     max_batches: Count = 10
@@ -279,6 +286,8 @@ class Evaluation(Strict):
     """Named test sets."""
     temperature: Positive = 0.6
     """Temperature of sampled responses."""
+    grader: GraderName = "strict"
+    """How answers are compared; see `training.grader`."""
     max_response: Count
     """Response tokens at most."""
     seed: Seed = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from entropy_mechanism.config import GraderName
+from entropy_mechanism.rewards import math
 from entropy_mechanism.rewards.code import CodeGrader, Verdict
-from entropy_mechanism.rewards.math import grade
 
 
 class Gradable(Protocol):
@@ -22,26 +23,24 @@ class Gradable(Protocol):
 
 
 class Grader:
-    """Grades responses of any kind; a sandbox is started when the first program is to be run."""
+    """Grades responses of any kind; processes are started with the first response that needs one."""
 
-    def __init__(self) -> None:
-        self._code = CodeGrader()
+    def __init__(self, kind: GraderName = "strict") -> None:
+        """Compare answers as `kind` says."""
+        self._math, self._code = math.Grader(kind), CodeGrader()
 
     def __enter__(self) -> Grader:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._math.close()
         self._code.close()
 
     def grade_all(self, responses: Sequence[str], problems: Sequence[Gradable]) -> list[Verdict]:
         """Grade each response by the problem beside it."""
-        verdicts: list[Verdict | None] = [None] * len(responses)
         pairs = list(zip(responses, problems, strict=True))
-        tested = [n for n, (_, problem) in enumerate(pairs) if problem.tests]
-        graded = self._code.grade_all([pairs[n][0] for n in tested], [pairs[n][1].tests for n in tested])
-        for n, verdict in zip(tested, graded, strict=True):
-            verdicts[n] = verdict
-        return [
-            Verdict(grade(response, problem.answer)) if verdict is None else verdict
-            for verdict, (response, problem) in zip(verdicts, pairs, strict=True)
-        ]
+        tested = [(response, problem.tests) for response, problem in pairs if problem.tests]
+        answered = [(response, problem.answer) for response, problem in pairs if not problem.tests]
+        by_tests = iter(self._code.grade_all([pair[0] for pair in tested], [pair[1] for pair in tested]))
+        by_answer = iter(self._math.grade(answered))
+        return [next(by_tests) if problem.tests else Verdict(next(by_answer)) for _, problem in pairs]

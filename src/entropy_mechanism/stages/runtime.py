@@ -8,9 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from entropy_mechanism.data.problems import from_frame
-from entropy_mechanism.rewards import grading
+from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rewards.math import Outcome
-from entropy_mechanism.rl.collect import Grader, Question
+from entropy_mechanism.rl.collect import Grader as CompletionGrader
+from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
 
 
@@ -40,12 +41,11 @@ def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) ->
     return tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
 
 
-def grader(tokenizer: PreTrainedTokenizerBase) -> Grader:
-    """Grades completions by their text; what it starts for that ends with it."""
-    by_text = grading.Grader()
+def completion_grader(grader: Grader, tokenizer: PreTrainedTokenizerBase) -> CompletionGrader:
+    """Grades completions by their text; `grader` stays the caller's to close."""
 
     def grade_all(completions: Sequence[Completion], questions: Sequence[Question]) -> list[Outcome]:
         texts = [response_text(tokenizer, completion) for completion in completions]
-        return [verdict.outcome for verdict in by_text.grade_all(texts, questions)]
+        return [verdict.outcome for verdict in grader.grade_all(texts, questions)]
 
     return grade_all

@@ -15,11 +15,12 @@ from entropy_mechanism import files
 from entropy_mechanism.config import RunConfig
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
+from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rl.checkpoint import sync_folder
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
 from entropy_mechanism.rl.ranks import join
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import grader, questions, use_one_thread
+from entropy_mechanism.stages.runtime import completion_grader, questions, use_one_thread
 from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 
@@ -48,14 +49,14 @@ def train_run(
         log.row(values)
         stop.took(values["time/step"], values["time/checkpoint"])
 
-    with join(run.compute) as ranks:
+    with join(run.compute) as ranks, Grader(run.training.grader) as grader:
         policy = load_policy(base.weights).to(ranks.device)
         sampled = copy.deepcopy(policy) if run.compute.sharding == "full" else policy
         trainer = Trainer(
             config=run,
             model=policy,
             engine=TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype),
-            grader=grader(tokenizer),
+            grader=completion_grader(grader, tokenizer),
             questions=questions(train_set, tokenizer),
             validation=questions(validation, tokenizer),
             stop_ids=(tokenizer.eos_token_id,),
