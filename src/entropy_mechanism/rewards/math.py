@@ -98,7 +98,7 @@ def voted_answer(response: str) -> str | None:
 def _plainly(given: str, gold: str) -> Outcome | None:
     """What spelling and plain numbers tell."""
     given, gold = normalised(given), normalised(gold)
-    if given == gold:
+    if given == gold or canonical(given) == canonical(gold):
         return Outcome.CORRECT
     a, b = numbers.read(given), numbers.read(gold)
     if a is not None and b is not None:

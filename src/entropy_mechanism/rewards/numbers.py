@@ -10,6 +10,7 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s*(?:(?P<whole>{_DIGITS})?(?P<point>\.\d+)?"
     r"(?:(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<power>[-+]?\d{1,4})\s*\}|(?P<digit>\d))"
     r"|[eE](?P<exponent>[-+]?\d{1,3})))?"
+    r"|(?P<before>\d*\.\d*)\\(?:overline|bar|dot)\s*(?:\{(?P<repeated>\d+)\}|(?P<figure>\d))"
     r"|(?P<top>\d+)\s*/\s*(?P<bottom>\d+)"
     r"|\\frac\s*\{\s*(?P<over>[-+]?\d+)\s*\}\s*\{\s*(?P<under>[-+]?\d+)\s*\})\s*",
     re.ASCII,
@@ -31,7 +32,7 @@ class Number:
 
 
 def read(text: str) -> Number | None:
-    r"""The number that `text` is: 7, -1,234.50, 1/2, `\frac{1}{2}`, `4.5\times10^{33}`, 4.5e33; else None."""
+    r"""The number that `text` is: 7, -1,234.50, 1/2, `\frac{1}{2}`, `0.\overline{3}`, 4.5e33; else None."""
     match = _NUMBER.fullmatch(text) if len(text) <= 1000 else None
     if match is None:
         return None
@@ -40,6 +41,11 @@ def read(text: str) -> Number | None:
     if part["top"] is not None or part["over"] is not None:
         top, bottom = int(part["top"] or part["over"]), int(part["bottom"] or part["under"])
         return Number(sign * Fraction(top, bottom)) if bottom else None
+    if part["before"] is not None:
+        fixed, repeated = part["before"], part["repeated"] or part["figure"]
+        decimals = len(fixed.partition(".")[2])
+        rest = Fraction(int(repeated), (10 ** len(repeated) - 1) * 10**decimals)
+        return Number(sign * (Fraction("0" + fixed + "0") + rest))
     if part["whole"] is None and part["point"] is None:
         return None
     digits = (part["whole"] or "0").replace(",", "") + (part["point"] or "")

@@ -38,8 +38,8 @@ _UNIT = re.compile(
     r"(?<=[\d}])\s*\\(?:text|mathrm|mbox|textrm)\s*\{(?!\s*(?:hundred|thousand|million|billion|trillion|percent|"
     r"dozen|and|or)\b)[^{}]*\}(?:\s*\^\s*\{?\s*[-+]?\d\s*\}?)?$"
 )
-_SPACE = re.compile(r"(?<![a-zA-Z]) | (?![a-zA-Z])")
-"""A space that no command name needs: `\\pi r` keeps its own."""
+_SPACE = re.compile(r"(?<![a-zA-Z\d]) | (?![a-zA-Z\d])")
+"""A space between what cannot run together: `\\pi r` and `1 2` keep theirs."""
 _NAME = r"(?:\\(?:text|mathrm|operatorname)\{[\w ]+\}|\\[a-zA-Z]+|[a-zA-Z])"
 _SUBSCRIPT = r"(?:_(?:\w|\\[a-zA-Z]+|\{[^{}=]*\}))?'*"
 _LEFT_SIDE = re.compile(
