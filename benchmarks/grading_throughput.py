@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -60,6 +61,9 @@ def main() -> None:
             print(f"a hostile answer at a deadline of {args.deadline} s: {seconds:.2f} s: {outcomes}")
             seconds, outcomes = timed(grader, pairs(3, seed=n + 1)[2:])
             print(f"the next answer: {seconds:.2f} s: {outcomes}")
+    workers, own = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    spent = [usage.ru_utime + usage.ru_stime for usage in (workers, own)]
+    print(f"processor time: {spent[0]:.1f} s in workers, {spent[1]:.1f} s in this process")
 
 
 def hostile(count: int, first: int = 0) -> list[tuple[str, str]]:
