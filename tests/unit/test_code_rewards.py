@@ -18,7 +18,7 @@ from entropy_mechanism.rewards.code import (
 )
 from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rewards.inside import values
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.sandbox import Limits, SandboxError
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.stages.grade import grade_samples

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from entropy_mechanism.rewards import workers
-from entropy_mechanism.rewards.math import Grader, Outcome
+from entropy_mechanism.rewards.math import Grader
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.workers import MEGABYTES, Workers
 
 REPOSITORY = Path(__file__).parents[2]

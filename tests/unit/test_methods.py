@@ -14,10 +14,11 @@ from entropy_mechanism.data.problems import to_frame
 from entropy_mechanism.methods import PRESETS
 from entropy_mechanism.models.tiny import build_tokenizer, warm_up
 from entropy_mechanism.plan import Plan
+from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rl.loop import Hooks, Trainer
 from entropy_mechanism.rl.objectives import OBJECTIVES
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import grader, questions
+from entropy_mechanism.stages.runtime import completion_grader, questions
 
 CONFIG = Path(__file__).parents[2] / "config/experiments"
 EXPERIMENT = load_experiment(CONFIG / "tiny-full.yaml")
@@ -66,7 +67,8 @@ def test_every_method_trains_on_the_tiny_task_without_a_value_that_is_not_finite
     engine = TransformersEngine(model, len(tokenizer))
     hooks = Hooks(row=rows.append, stop=lambda: False, warn=print)
     places = (problems, problems[:8], (tokenizer.eos_token_id,), tmp_path / "checkpoints", hooks)
-    Trainer(run, model, engine, grader(tokenizer), *places).train()
+    with Grader() as grader:
+        Trainer(run, model, engine, completion_grader(grader, tokenizer), *places).train()
     trained = [row for row in rows if "policy/loss" in row]
     assert len(trained) == 3
     for row in trained:

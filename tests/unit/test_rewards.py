@@ -17,7 +17,8 @@ from entropy_mechanism.data.problems import Problem, to_frame
 from entropy_mechanism.evaluation.metrics import graded_samples, problem_scores
 from entropy_mechanism.rewards import numbers
 from entropy_mechanism.rewards.boxed import last_boxed
-from entropy_mechanism.rewards.math import MAX_ANSWER, MAX_DEPTH, Grader, Outcome, reward, voted_answer
+from entropy_mechanism.rewards.math import MAX_ANSWER, MAX_DEPTH, Grader, voted_answer
+from entropy_mechanism.rewards.outcome import Outcome, reward
 from entropy_mechanism.rewards.spelling import canonical, normalised, sides
 from entropy_mechanism.stages.grade import grade_samples
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entropy_mechanism.rewards.code import Verdict, grade_program, read_tests
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.sandbox import UNSANDBOXED_VARIABLE, Job, Limits, Sandbox, SandboxError
 
 LIMITS = Limits(cpu=2, wall=30, memory=256 << 20, disk=8 << 20, output=1 << 20)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from entropy_mechanism.config import RunConfig
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
 from entropy_mechanism.rl.loop import DivergenceError, Hooks, ParityError, Stopped, Trainer

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.sandbox import Ended, Job, Limits, Sandbox
 
 MAX_TESTS = 32

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from entropy_mechanism.config import GraderName
 from entropy_mechanism.rewards import numbers
 from entropy_mechanism.rewards.boxed import last_boxed
-from entropy_mechanism.rewards.outcome import Outcome, reward
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.paper import mathd
 from entropy_mechanism.rewards.spelling import canonical, normalised
 from entropy_mechanism.rewards.workers import Workers
@@ -25,8 +25,6 @@ REMEMBERED = 65536
 """Comparisons kept, since groups repeat their answers."""
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
 _BASED = re.compile(r"(\w+)_\{?(\d+)\}?", re.ASCII)
-
-__all__ = ["DEADLINE", "MAX_ANSWER", "WORKERS", "Grader", "Outcome", "reward", "voted_answer"]
 
 
 class Grader:

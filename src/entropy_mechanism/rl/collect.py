@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from entropy_mechanism.config import Training
-from entropy_mechanism.rewards.math import Outcome, reward
+from entropy_mechanism.rewards.outcome import Outcome, reward
 from entropy_mechanism.rl.batch import Rollout
 from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling, sample_seed
 

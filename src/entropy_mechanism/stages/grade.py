@@ -12,7 +12,8 @@ from entropy_mechanism.evaluation.metrics import scores
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.rewards.code import extract_code
 from entropy_mechanism.rewards.grading import Grader
-from entropy_mechanism.rewards.math import Outcome, voted_answer
+from entropy_mechanism.rewards.math import voted_answer
+from entropy_mechanism.rewards.outcome import Outcome
 
 
 def grade_samples(

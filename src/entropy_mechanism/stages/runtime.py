@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.rewards.grading import Grader
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rl.collect import Grader as CompletionGrader
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
