@@ -496,5 +496,5 @@ def test_token_records_of_another_schema_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("entropy_mechanism.rl.token_records.SCHEMA_VERSION", 99)
     write_shard(tmp_path, 0, [pd.DataFrame(columns=list(COLUMNS))])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="schema 99; this version reads 1"):
+    with pytest.raises(ValueError, match="schema 99; this version reads 2"):
         read_shards(tmp_path)

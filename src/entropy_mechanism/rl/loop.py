@@ -307,8 +307,8 @@ class Trainer:
             )
             metrics.append(values)
             if recorded:
-                responses = rollout.groups(part.tolist())
-                records.append(token_frame(step, index, responses, tokens, old.entropy_N[here], settings))
+                responses, first = rollout.groups(part.tolist()), int(part[0])
+                records.append(token_frame(step, index, first, responses, tokens, old.entropy_N[here], settings))
             self.state.gradient_steps += 1 - int(values["policy/skipped_updates"])
             start = here.stop
         self.policy.model.eval()

@@ -23,7 +23,7 @@ from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.stages.launch import follow_launcher, launch
 from entropy_mechanism.stages.stopping import StopRequest, tell
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised by hand whenever a change of code changes what training produces."""
 LOCK_PATIENCE = 600.0
 """Seconds to wait for another trainer of the same run."""
