@@ -82,8 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
         _list("--outputs", "FILE", "law, forecasts and forecast_points (parquet)"))  # fmt: skip
+    add("token-covariances", "stages.token_covariances", "token_covariances",
+        "compute a run's covariances from its token records",
+        _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
+        _in("--source", "manifest of the run"), _out("--store", "folder of training state, where records stand"),
+        _out("--output", "one row per recorded step (parquet)"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
+        _in("--token-covariances", "covariances of the run's recorded steps"),
         _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),

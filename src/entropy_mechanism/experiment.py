@@ -92,6 +92,31 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _recorded(self) -> "Experiment":
+        """What is drawn from token records has a run that keeps them."""
+        runs = [combination[:3] for group in self.runs for combination in group.combinations()]
+        items = {"figures.fig08": self.figures.get("fig08"), "tables.table1": self.tables.get("table1")}
+        for key, chosen in items.items():
+            if chosen is None:
+                continue
+            methods = list(dict.fromkeys(method for *rest, method in runs if chosen.passes(*rest, method)))
+            fit, kind = methods, "run"
+            if key == "figures.fig08":
+                fit, kind = [name for name in methods if self.training_of(name).updates == 1], "on-policy run"
+            if not fit:
+                found = ", ".join(methods)
+                raise KeyedError(
+                    key, f"found {found}; allowed: with a strictly on-policy method (training.updates: 1)"
+                )
+            if not any(self.training_of(name).record_tokens_every for name in fit):
+                raise KeyedError(
+                    key,
+                    f"is drawn from token records, and no {kind} it shows keeps any; set "
+                    f"methods.{fit[0]}.training.record_tokens_every to 1 (every step) or more",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _trainable(self) -> "Experiment":
         """The training settings fit every method."""
         for name, method in self.methods.items():
