@@ -1,4 +1,5 @@
 # `make run` and `make test` need python3 (3.11 or newer), pip and make; the rest is installed into .venv.
+# Experiments that grade programs need bubblewrap (docs/grading-code.md); without it their tests are skipped.
 # Inside that environment (`. .venv/bin/activate`) the plain commands work: snakemake, pytest, mlflow.
 PYTHON ?= python3
 VENV := .venv

@@ -48,9 +48,39 @@ rule fit_law:
         " > {log:q} 2>&1"
 
 
+# Token records stand in the store, which no rule declares; manifest and metrics change whenever they do.
+rule token_covariances:
+    input:
+        config=PATHS.run_config(),
+        metrics=PATHS.run_metrics(),
+        manifest=PATHS.run_manifest(),
+    output:
+        PATHS.analysis("token_covariances"),
+    log:
+        PATHS.log("token_covariances", "{run}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        store=PATHS.store,
+        code=code(
+            "analysis/token_covariances.py",
+            "rl/batch.py",
+            "rl/covariance.py",
+            "rl/token_records.py",
+            "stages/token_covariances.py",
+        ),
+    message:
+        "Covariances of {wildcards.run} from its token records"
+    shell:
+        "python -m entropy_mechanism token-covariances"
+        " --config {input.config:q} --metrics {input.metrics:q} --source {input.manifest:q}"
+        " --store {params.store:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule entropy_dynamics:
     input:
-        PATHS.analysis("curves"),
+        curves=PATHS.analysis("curves"),
+        token_covariances=PATHS.analysis("token_covariances"),
     output:
         PATHS.analysis("consumption"),
         PATHS.analysis("dynamics"),
@@ -67,5 +97,5 @@ rule entropy_dynamics:
         "Entropy dynamics of {wildcards.run}"
     shell:
         "python -m entropy_mechanism entropy-dynamics"
-        " --experiment {params.experiment:q} --run {wildcards.run} --curves {input:q}"
-        " --outputs {output:q} > {log:q} 2>&1"
+        " --experiment {params.experiment:q} --run {wildcards.run} --curves {input.curves:q}"
+        " --token-covariances {input.token_covariances:q} --outputs {output:q} > {log:q} 2>&1"

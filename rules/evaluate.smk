@@ -41,12 +41,13 @@ rule grade:
     conda:
         "../envs/cpu.yaml"
     params:
+        grader=EXPERIMENT.evaluation.grader,
         code=code("rewards", "stages/grade.py"),
     message:
         "Grading {wildcards.policy} on {wildcards.benchmark}"
     shell:
         "python -m entropy_mechanism grade"
-        " --samples {input.samples:q} --problems {input.problems:q}"
+        " --samples {input.samples:q} --problems {input.problems:q} --grader {params.grader}"
         " --key {wildcards.policy}/{wildcards.benchmark} --output {output:q} > {log:q} 2>&1"
 
 

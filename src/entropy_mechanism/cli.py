@@ -65,13 +65,18 @@ def _parser() -> argparse.ArgumentParser:
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
         _out("--output", "manifest of the final policy"), DEADLINE, RETRY)  # fmt: skip
+    add("train-rank", "stages.train", "train_rank", "one of the processes of a training; started by `train`",
+        _in("--config", "run.yaml"), _name("--fingerprint", "run's folder in the store"),
+        _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
+        _in("--validation", "problems to validate on"), _out("--folder", "the run's folder in the store"),
+        DEADLINE)  # fmt: skip
     add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
         EXPERIMENT, _in("--policy", "manifest of the policy"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
         _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
     add("grade", "stages.grade", "grade_samples", "grade responses",
-        _in("--samples", "responses"), _in("--problems", "problems"), KEY,
+        _in("--samples", "responses"), _in("--problems", "problems"), GRADER, KEY,
         _out("--output", "grades (parquet)"))  # fmt: skip
     add("score", "stages.grade", "score", "score a policy from its grades",
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
@@ -84,8 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
         _list("--outputs", "FILE", "law, forecasts and forecast_points (parquet)"))  # fmt: skip
+    add("token-covariances", "stages.token_covariances", "token_covariances",
+        "compute a run's covariances from its token records",
+        _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
+        _in("--source", "manifest of the run"), _out("--store", "folder of training state, where records stand"),
+        _out("--output", "one row per recorded step (parquet)"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
+        _in("--token-covariances", "covariances of the run's recorded steps"),
         _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
@@ -152,6 +163,10 @@ DEADLINE = (
 RETRY = (
     "--retry",
     {"action": "store_true", "help": "try again although an earlier attempt failed for good (failed.json)"},
+)
+GRADER = (
+    "--grader",
+    {"choices": ("strict", "paper"), "default": "strict", "help": "how answers are compared; see docs/grading.md"},
 )
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})

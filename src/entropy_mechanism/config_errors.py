@@ -17,8 +17,6 @@ _IN_WORDS = {
     REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B",
 }
 
-_DISCRIMINATORS = ("kind", "name")
-"""Keys that tell the members of a union apart."""
 MOST_FAILURES = 3
 """Failures spelt out in one message; one mistake often causes several."""
 
@@ -208,13 +206,10 @@ def _bare(annotation: Any) -> Any:
 
 
 def _tags(member: type[BaseModel]) -> tuple[str, ...]:
-    """The values of a union's discriminator that stand for this member."""
-    return tuple(
-        value
-        for name, field in member.model_fields.items()
-        if name in _DISCRIMINATORS and get_origin(field.annotation) is Literal
-        for value in get_args(field.annotation)
-    )
+    """The values of a union's discriminator (the first required `Literal`) that stand for this member."""
+    fields = member.model_fields.values()
+    choices = (field.annotation for field in fields if field.is_required())
+    return next((get_args(choice) for choice in choices if get_origin(choice) is Literal), ())
 
 
 def _joined(key: str, part: str | int) -> str:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from entropy_mechanism.config_errors import KeyedError, options, shown
-from entropy_mechanism.hub import DataSet, Model
+from entropy_mechanism.hub import DataSet, HubModel, Model
 from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
 from entropy_mechanism.settings import (
     Analysis,
+    Compute,
     Decontamination,
     Evaluation,
     Name,
@@ -43,6 +44,8 @@ class Experiment(Strict):
     """Named methods; `extends` takes over another method's settings."""
     training: Training
     """Settings of every run, unless a method says otherwise."""
+    compute: dict[Name, Compute] = Field({})
+    """Where runs of a model train, by the model's name."""
     runs: Annotated[list[RunGroup], Field(min_length=1)]
     """Which combinations are trained."""
     evaluation: Evaluation
@@ -64,6 +67,8 @@ class Experiment(Strict):
         _known("validation", self.validation, self.data, "defined in data")
         for name, benchmark in self.evaluation.benchmarks.items():
             _known(f"evaluation.benchmarks.{name}.data", benchmark.data, self.data, "defined in data")
+        for name in self.compute:
+            _known(f"compute.{name}", name, self.models, "defined in models")
         for index, group in enumerate(self.runs):
             for field, defined in (("models", self.models), ("train_sets", self.data), ("methods", self.methods)):
                 where = f"defined in {'data' if field == 'train_sets' else field}"
@@ -86,6 +91,31 @@ class Experiment(Strict):
                 raise KeyedError(
                     key,
                     "no run has this combination of models, train_sets and methods; see `runs` for what there is",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _recorded(self) -> "Experiment":
+        """What is drawn from token records has a run that keeps them."""
+        runs = [combination[:3] for group in self.runs for combination in group.combinations()]
+        items = {"figures.fig08": self.figures.get("fig08"), "tables.table1": self.tables.get("table1")}
+        for key, chosen in items.items():
+            if chosen is None:
+                continue
+            methods = list(dict.fromkeys(method for *rest, method in runs if chosen.passes(*rest, method)))
+            fit, kind = methods, "run"
+            if key == "figures.fig08":
+                fit, kind = [name for name in methods if self.training_of(name).updates == 1], "on-policy run"
+            if not fit:
+                found = ", ".join(methods)
+                raise KeyedError(
+                    key, f"found {found}; allowed: with a strictly on-policy method (training.updates: 1)"
+                )
+            if not any(self.training_of(name).record_tokens_every for name in fit):
+                raise KeyedError(
+                    key,
+                    f"is drawn from token records, and no {kind} it shows keeps any; set "
+                    f"methods.{fit[0]}.training.record_tokens_every to 1 (every step) or more",
                 )
         return self
 
@@ -145,6 +175,12 @@ class Experiment(Strict):
         changes = override.model_dump(exclude_none=True) if override else {}
         return self.training.model_copy(update=changes)
 
+    def compute_of(self, model: str) -> Compute:
+        """Where runs of a model train."""
+        compute = self.compute.get(model, Compute())
+        usual = "cuda" if isinstance(self.models[model], HubModel) else "cpu"
+        return compute if compute.device else compute.model_copy(update={"device": usual})
+
 
 def _known(key: str, name: str, known: Collection[str], where: str) -> None:
     if name not in known:
@@ -168,6 +204,7 @@ class RunConfig(Strict):
     """How the problems of the training set are put to the policy."""
     validation_prompt: PromptStyle = "plain"
     """How those of the validation set are."""
+    compute: Compute = Compute(device="cpu")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -183,8 +220,8 @@ class RunConfig(Strict):
 
     @property
     def science(self) -> dict[str, Any]:
-        """What determines the result beside the data: everything but the names."""
-        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method"})
+        """What determines the result beside the data: everything but the names, and where it runs."""
+        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
 
 
 class Site(Strict):

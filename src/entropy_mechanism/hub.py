@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from entropy_mechanism.config_errors import REPOSITORY_PATTERN, KeyedError
-from entropy_mechanism.settings import ArithmeticSet, Count, PromptStyle, Seed, Strict, TinyModel
+from entropy_mechanism.settings import ArithmeticSet, Count, ProgramSet, PromptStyle, Seed, Strict, TinyModel
 
 SourceName = Literal[
     "dapo-math",
@@ -87,5 +87,5 @@ class HubModel(Strict):
     """Use this local copy of the repository instead of the hub."""
 
 
-DataSet = Annotated[ArithmeticSet | HubSet, Field(description="A data set.", discriminator="kind")]
+DataSet = Annotated[ArithmeticSet | ProgramSet | HubSet, Field(description="A data set.", discriminator="kind")]
 Model = Annotated[TinyModel | HubModel, Field(description="A base model.", discriminator="kind")]

@@ -158,13 +158,20 @@ class KlCov(Clipping, Selection):
     """Share k of tokens penalised, in `unit`."""
     coefficient: NotNegative = 1.0
     """Weight beta of the penalty."""
-    penalty: Literal["abs", "k1", "k2", "k3"] = "abs"
+    penalty: Literal["abs", "k1", "k2", "k3", "full"] = "abs"
     """Estimate of KL(old || new) per token: |log rho| (Listing 1 and the paper's code), -log rho (k1),
-    (log rho)^2 / 2 (k2), rho - 1 - log rho (k3)."""
+    (log rho)^2 / 2 (k2), rho - 1 - log rho (k3); or the KL itself, over the whole vocabulary (full), which holds
+    a copy of the weights and cannot have scope `microbatch`."""
     clip_low: Fraction | None = None
     """As in ppo-clip; Eq. 14 has no clip."""
     clip_high: NotNegative | None = None
     """As in ppo-clip; Eq. 14 has no clip."""
+
+    @model_validator(mode="after")
+    def _full(self) -> "KlCov":
+        if self.penalty == "full" and self.scope == "microbatch":
+            raise KeyedError("penalty", "found full; allowed in scope microbatch: abs, k1, k2, k3")
+        return self
 
 
 Objective = Annotated[PolicyGradient | PpoClip | Cispo | Gspo | ClipCov | KlCov, Field(discriminator="name")]

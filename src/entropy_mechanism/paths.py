@@ -8,6 +8,7 @@ RESULTS_VARIABLE = "ENTROPY_MECHANISM_RESULTS"
 RUN_ANALYSES = (
     "runs",
     "curves",
+    "token_covariances",
     "law",
     "forecasts",
     "forecast_points",

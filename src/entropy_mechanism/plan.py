@@ -131,6 +131,7 @@ class Plan:
             training=self.experiment.training_of(run.method),
             prompt=self.experiment.data[run.train_set].prompt,
             validation_prompt=self.experiment.data[self.experiment.validation].prompt,
+            compute=self.experiment.compute_of(run.model),
         )
 
 

@@ -25,6 +25,8 @@ Operands = Annotated[
     AfterValidator(_ascending),
 ]
 """Fewest and most operands of a problem."""
+Operations = Annotated[tuple[Count, Count], Field(strict=False), AfterValidator(_ascending)]
+"""Fewest and most operations of a problem."""
 Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(_ascending)]
 """Smallest and largest value."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -33,6 +35,10 @@ PromptStyle = Literal["plain", "paper-train", "paper-eval", "paper-eval-omni", "
 """How a problem is put to a policy; docs/data.md shows each style."""
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
 """Tokens that end a response, as text."""
+
+
+GraderName = Literal["strict", "paper"]
+"""How answers are compared: docs/grading.md."""
 
 
 class Strict(BaseModel):
@@ -62,12 +68,36 @@ class ArithmeticSet(Strict):
     """How its problems are put to a policy."""
 
     def overlaps(self, other: Strict) -> bool:
-        """Whether the two may hold a problem in common: the same split, and operand ranges that meet."""
-        return (
-            isinstance(other, ArithmeticSet)
-            and self.split == other.split
-            and (self.operands[0] <= other.operands[1] and other.operands[0] <= self.operands[1])
+        """Whether the two may hold a problem in common: the same kind and split, and operand ranges that meet."""
+        return isinstance(other, ArithmeticSet) and (
+            self.split == other.split and _meet(self.operands, other.operands)
         )
+
+
+class ProgramSet(Strict):
+    """Generated programming problems such as `add 3, times 4`, graded by running the program."""
+
+    kind: Literal["programs"]
+    split: Literal["train", "validation", "test"]
+    """Which share of all possible problems to draw from; the shares are disjoint."""
+    operations: Operations
+    """Fewest and most operations of a problem."""
+    problems: Count
+    """Number of problems."""
+    seed: Seed = 0
+    """Seed of the draw."""
+    prompt: PromptStyle = "plain"
+    """How its problems are put to a policy."""
+
+    def overlaps(self, other: Strict) -> bool:
+        """Whether the two may hold a problem in common: the same kind and split, and ranges that meet."""
+        return isinstance(other, ProgramSet) and (
+            self.split == other.split and _meet(self.operations, other.operations)
+        )
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 class Teacher(Strict):
@@ -76,7 +106,7 @@ class Teacher(Strict):
     seed: Seed = 0
     """Seed of its table of reliabilities."""
     unreliable_share: Fraction = 0.6
-    """Share of the table's entries (a, operator, b) on which the teacher is mostly wrong."""
+    """Share of the table's entries on which the teacher is mostly wrong."""
     unreliable: Range = (0.1, 0.5)
     """Range of the probability of the right result on those entries."""
     reliable: Range = (0.8, 0.99)
@@ -92,6 +122,8 @@ class Teacher(Strict):
 class Warmup(Strict):
     """Supervised training of a tiny base model on the teacher's solutions."""
 
+    task: Literal["arithmetic", "programs"] = "arithmetic"
+    """What is taught; the kind of the data sets that the model is for."""
     steps: Count
     """Optimiser steps."""
     batch: Count = 128
@@ -99,7 +131,7 @@ class Warmup(Strict):
     learning_rate: Positive = 3e-3
     """Peak rate of AdamW; it falls linearly to zero."""
     operands: Operands = (2, 6)
-    """Fewest and most operands of the problems shown."""
+    """Fewest and most operands, or operations, of the problems shown."""
     problems: Count = 20_000
     """Number of different problems shown, all of the train split."""
     teacher: Teacher = Teacher()
@@ -158,12 +190,17 @@ class Training(Strict):
     """Constant rate of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's decoupled weight decay."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type to compute in; weights, gradients' sums, optimiser and statistics are float32 either way."""
     gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
     temperature: Positive = 1.0
     """Sampling temperature of rollouts; log-probabilities are of the tempered policy."""
     max_response: Count
     """Response tokens at most; a longer response is cut there and graded as it stands."""
+    grader: GraderName = "strict"
+    """How answers are compared, in rollouts and validation. strict: numbers exactly, all else by math-verify.
+    paper: as the paper's code does, right when any of three comparisons says so. Both agree on integers."""
     stop: Stop = None
     """Tokens that end a response; by default the tokenizer's end-of-sequence token alone."""
     filter_groups: bool = True
@@ -182,6 +219,17 @@ class Training(Strict):
     """Padded tokens per forward pass at most."""
     logprob_chunk: Count = 1024
     """Tokens whose full-vocabulary logits are held at once."""
+
+
+class Compute(Strict):
+    """Where the training of a model runs. Results are the same up to rounding."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    """By default the CPU for tiny models and a GPU for published ones."""
+    ranks: Count = 1
+    """Processes that train one policy together; with `cuda`, each has a GPU of its own."""
+    sharding: Literal["none", "full"] = "none"
+    """Among several ranks: `none` gives each all weights (DDP), `full` a share of every layer (FSDP2)."""
 
 
 # --- runs, evaluation, analysis -----------------------------------------------------------------------------
@@ -250,6 +298,8 @@ class Evaluation(Strict):
     """Named test sets."""
     temperature: Positive = 0.6
     """Temperature of sampled responses."""
+    grader: GraderName = "strict"
+    """How answers are compared; see `training.grader`."""
     max_response: Count
     """Response tokens at most."""
     stop: Stop = None

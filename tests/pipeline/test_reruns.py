@@ -50,6 +50,14 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
     ("deleted", "planned"),
     [
         (f"analysis/{GRPO}/law.parquet", {"fit_law": 1, "figure": 3, "report": 1, "all": 1}),
+        (
+            "analysis/nano--train--on-policy--s1/token_covariances.parquet",
+            {"token_covariances": 1, "entropy_dynamics": 1, "figure": 1, "report": 1, "all": 1},
+        ),
+        (
+            f"analysis/{GRPO}/token_covariances.parquet",
+            {"token_covariances": 1, "entropy_dynamics": 1, "figure": 1, "table": 1, "report": 1, "all": 1},
+        ),
         ("figures/fig11.pdf", {"figure": 1, "report": 1, "all": 1}),
         ("report/index.html", {"report": 1, "all": 1}),
         (
@@ -71,6 +79,7 @@ def test_a_methods_coefficient_retrains_that_method_alone(smoke, edited):
     text = smoke.snakemake("-n", *SMOKE).stdout
     assert "Training nano--train--kl-cov--s1" in text
     assert "Training nano--train--grpo--s1" not in text
+    assert planned["token_covariances"] == 1
 
 
 def test_a_benchmark_setting_samples_again_and_trains_nothing(smoke, edited):
@@ -139,7 +148,8 @@ def test_targets_plan_only_what_they_need(workspace):
     assert (fig11["train"], fig11["figure"]) == (2, 1)
     assert not {"sample", "fit_law", "report"} & fig11.keys()
     fig08 = workspace.planned("fig08", *SMOKE)
-    assert fig08["train"] == 1
+    assert (fig08["train"], fig08["token_covariances"], fig08["entropy_dynamics"]) == (1, 1, 1)
+    assert workspace.planned("table1", *SMOKE)["token_covariances"] == 1
     assert workspace.planned("data", *SMOKE) == {"prepare": 5, "decontaminate": 1, "data": 1}
     assert "train" not in workspace.planned("models", *SMOKE)
     assert workspace.planned("figures", *SMOKE)["figure"] == 6

@@ -181,10 +181,36 @@ def test_tables_hold_the_scores_and_covariances(root):
     row = table[table["method"] == "grpo"].iloc[0]
     assert row["pooled"] == pytest.approx(scores["pooled"])
     assert row["easy greedy"] == pytest.approx(scores["easy"])
-    first = pd.read_parquet(root / f"runs/{RUNS[0]}/metrics.parquet").iloc[0]
+    tokens = pd.read_parquet(records(root, RUNS[0]) / "step-000000.parquet")
+    logprob, advantage = tokens["old_logprob"].astype(float), tokens["advantage"].astype(float)
+    descending = np.sort((logprob - logprob.mean()) * (advantage - advantage.mean()))[::-1]
     covariances = pd.read_csv(root / "tables/table1.csv").set_index("top_fraction")
     ours = [name for name in covariances.columns if "nano" in name]
-    assert covariances.loc[0.02, ours[0]] == pytest.approx(first["covariance/top_0.02"])
+    for fraction in (0.0002, 0.02, 0.2, 0.5, 1.0):
+        top = descending[: max(1, round(fraction * len(descending)))]
+        assert covariances.loc[fraction, ours[0]] == pytest.approx(top.mean(), rel=1e-6)
+
+
+def test_fig_8_shows_the_covariances_of_the_token_records(root):
+    expected = {}
+    for path in records(root, RUNS[2]).glob("step-*.parquet"):
+        tokens = pd.read_parquet(path)
+        responses = tokens.groupby(["group", "sample"])[["old_logprob", "advantage"]].mean().astype(float)
+        responses["weighted"] = np.exp(responses["old_logprob"]) * responses["advantage"]
+        groups = responses.groupby("group")
+        covariances = groups.apply(lambda group: np.cov(group["old_logprob"], group["weighted"], ddof=0)[0, 1])
+        expected[int(path.stem.removeprefix("step-"))] = covariances.mean()
+    dynamics = pd.read_parquet(root / f"analysis/{RUNS[2]}/dynamics.parquet")
+    found = dynamics[(dynamics["series"] == "covariance") & (dynamics["source"] == "records")].set_index("step")
+    assert found["value"].to_dict() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    drawn = pd.read_csv(root / "figures/fig08.csv").query("source == 'ours' and series == 'covariance'")
+    assert drawn["y"].tolist() == pytest.approx(found["smooth"].tolist())
+
+
+def records(root, run):
+    """The folder of a run's token records."""
+    manifest = json.loads((root / f"runs/{run}/manifest.json").read_text())
+    return root.parent / "store" / manifest["fingerprint"] / "tokens"
 
 
 class Page(HTMLParser):
@@ -242,6 +268,7 @@ def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
         "grade": 12,
         "score": 4,
         "collect_curves": 3,
+        "token_covariances": 3,
         "fit_law": 3,
         "entropy_dynamics": 3,
         "figure": 6,

@@ -415,6 +415,23 @@ WRONG = {
         ": figures.fig11: no run has this combination of models, train_sets and methods",
     ),
     "table without runs": ("tables/table2", {"methods": []}, ": tables.table2: no run has this combination"),
+    "Fig 8 without an on-policy run": (
+        "figures",
+        {"fig08": {"methods": ["grpo", "kl-cov"]}},
+        ": figures.fig08: found grpo, kl-cov; allowed: with a strictly on-policy method (training.updates: 1)",
+    ),
+    "Fig 8 without token records": (
+        "figures",
+        {"fig08": {}},
+        ": figures.fig08: is drawn from token records, and no on-policy run it shows keeps any; set "
+        "methods.on-policy.training.record_tokens_every to 1",
+    ),
+    "Table 1 without token records": (
+        "tables",
+        {"table1": {"methods": ["grpo"]}},
+        ": tables.table1: is drawn from token records, and no run it shows keeps any; set "
+        "methods.grpo.training.record_tokens_every to 1",
+    ),
     "objective": (
         "methods/kl-cov/objective/name",
         "klcov",
@@ -466,6 +483,16 @@ WRONG = {
     ),
     "several lines": ("validation", "a\nb", ": validation: 'a\\nb' is not defined in data"),
 }
+
+
+def test_one_run_with_token_records_is_enough_but_it_must_be_of_the_right_kind(message, tmp_path):
+    raw = edited("figures", {"fig08": {}}) | {"tables": {"table1": {}}}
+    raw["methods"]["kl-cov"]["training"] = {"record_tokens_every": 5}
+    assert "figures.fig08: is drawn from token records" in message(raw)  # KL-Cov makes two updates here
+    raw["methods"]["on-policy"]["training"]["record_tokens_every"] = 1
+    path = tmp_path / "recorded.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    assert load_experiment(path).training_of("on-policy").record_tokens_every == 1
 
 
 def test_the_base_of_all_edits_is_valid(tmp_path):
@@ -533,8 +560,10 @@ def test_generated_and_published_sets_may_stand_side_by_side(tmp_path):
 
 
 def test_many_mistakes_stay_one_short_line(message):
-    text = message(VALID | {"title": 1, "data": {name: {} for name in "abcdefgh"}, "validation": 2})
-    failures = 1 + 8 + 1  # without its kind a data set's other keys are not asked for
+    text = message(
+        VALID | {"title": 1, "data": {name: {"kind": "arithmetic"} for name in "abcdefgh"}, "validation": 2}
+    )
+    failures = 1 + 8 * 3 + 1  # three more keys of a data set are required
     assert text.count(" | ") == MOST_FAILURES
     assert text.endswith(f" | and {failures - MOST_FAILURES} more")
 

@@ -73,6 +73,25 @@ def test_each_difficulty_has_its_series_on_the_steps_where_it_occurs():
         dynamics(curves.assign(**{"covariance/response_accuracy_easy": 0.1}))
 
 
+def test_recorded_steps_take_their_covariances_from_the_records():
+    easy = "covariance/response_accuracy_0.875"
+    curves = curves_of([0.9, 0.8, 0.7], [0.2, 0.3, 0.4], **{easy: [0.5, np.nan, 0.7]})
+    hard = "covariance/response_accuracy_0.125"
+    recorded = pd.DataFrame({"run": ["r", "r", "other"], "step": [0, 1, 2], COVARIANCE: [2.0, 3.0, 4.0]})
+    recorded = recorded.assign(**{hard: [np.nan, 0.1, 0.2], easy: [5.0, 6.0, 7.0]})
+    frame = dynamics(curves, window=1, recorded=recorded)
+    found = series_of(frame, "covariance")
+    assert found["value"].to_dict() == found["smooth"].to_dict() == {0: 2.0, 1: 3.0, 2: 0.4}
+    assert found["source"].to_dict() == {0: "records", 1: "records", 2: "logged"}
+    assert series_of(frame, "group_accuracy=0.875")["value"].to_dict() == {0: 5.0, 1: 6.0, 2: 0.7}
+    assert series_of(frame, "group_accuracy=0.125")["value"].to_dict() == {1: 0.1}
+    loss = series_of(frame, "minus_entropy_difference")
+    assert set(loss["source"]) == {"logged"}
+    without = dynamics(curves, window=1, recorded=recorded.iloc[:0])
+    pd.testing.assert_frame_equal(without, dynamics(curves, window=1))
+    assert set(without["source"]) == {"logged"}
+
+
 def test_runs_do_not_leak_into_each_other():
     one = curves_of([0.9, 0.5], [0.1, 0.2], run="one")
     other = curves_of([0.4, 0.3], [0.3, 0.4], run="other")

@@ -29,7 +29,7 @@ A, B = 0.55, 1.45
 
 def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=FINAL):
     """Analysis frames of an invented experiment: H decays exponentially and R = -A exp(H) + B exactly."""
-    names = "curves law forecasts forecast_points consumption dynamics summary runs scores"
+    names = "curves token_covariances law forecasts forecast_points consumption dynamics summary runs scores"
     parts = {name: [] for name in names.split()}
     step = np.arange(steps + 1)
     for size, model in enumerate(models, start=1):
@@ -53,11 +53,14 @@ def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=F
                     style.ACCURACY: accuracy,
                 }
                 curve |= {"length/mean": 16 + 0.1 * step, "covariance/mean": np.where(step < 36, 0.01, -0.01)}
-                curve |= {
+                parts["curves"].append(pd.DataFrame(placed | curve))
+                top = {
                     f"covariance/top_{share}": (1 - share) * (seed + 1)
                     for share in (0.0002, 0.002, 0.02, 0.2, 0.5)
                 }
-                parts["curves"].append(pd.DataFrame(placed | curve))
+                first = {"step": 0, "covariance/mean": 0.01} | top
+                later = {"step": 1, "covariance/mean": 9.0} | dict.fromkeys(top, 9.0)
+                parts["token_covariances"] += [placed | first, placed | later]
                 law = {"a": A, "b": B, "ceiling": B - A, "rmse": 0.01 + 0.01 * seed, "r2": 0.99, "points": 11}
                 parts["law"].append(placed | law)
                 parts["forecasts"].append(
@@ -79,6 +82,8 @@ def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=F
                     value = scale * np.exp(-step / 10)
                     band = {"value": value, "smooth": value, "low": value - 0.001, "high": value + 0.001}
                     band |= {"series": name, "step": step, "gradient_steps": step * updates}
+                    recorded = (name != "minus_entropy_difference") & (step < steps)
+                    band["source"] = np.where(recorded, "records", "logged")
                     parts["dynamics"].append(pd.DataFrame(names | band))
                 parts["summary"].append(names | {"steps": steps, "positive_share": 0.9, "pearson": 0.8})
                 sizes = {
@@ -269,7 +274,19 @@ def test_fig08_shows_the_on_policy_run_and_three_difficulties(frames):
     }
     loss = style.by(ours, series="minus_entropy_difference")
     np.testing.assert_allclose(loss["y"], 0.05 * np.exp(-np.arange(41) / 10))
+    covariance = style.by(ours, series="covariance")
+    np.testing.assert_allclose(covariance["y"], 0.02 * np.exp(-np.arange(40) / 10))  # the last step has no records
     assert fig08.on_policy_run(make_frames(methods=("grpo",), steps=8)) is None
+
+
+def test_fig08_shows_only_runs_with_token_records():
+    frames = make_frames(methods=("on-policy",), seeds=(0, 1), steps=8)
+    dynamics = frames["dynamics"]
+    dynamics["source"] = dynamics["source"].where(dynamics["seed"] == 1, "logged")
+    assert fig08.on_policy_run(frames) == "tiny--chains--on-policy--s1"
+    frames["dynamics"] = dynamics.assign(source="logged")
+    assert fig08.on_policy_run(frames) is None
+    assert fig08.data(frames).empty
 
 
 def test_fig11_compares_the_methods_of_one_model(frames):

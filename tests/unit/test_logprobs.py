@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from entropy_mechanism.rl import head as head_module
 from entropy_mechanism.rl.batch import Sequences, sequence_means
 from entropy_mechanism.rl.head import head_statistics
-from entropy_mechanism.rl.logprobs import measure, token_statistics
+from entropy_mechanism.rl.logprobs import token_statistics
+from entropy_mechanism.rl.policy import Policy
 
 SEQUENCES = Sequences(
     prompts=[[2, 3, 4], [5], [6, 7], [8, 9, 10, 11], [2]],
@@ -358,14 +359,14 @@ def padded_sizes(sequences, parts):
 
 @pytest.mark.parametrize("tokens", [1, 7, 16, 10_000])
 def test_measuring_in_micro_batches_keeps_every_value_in_its_place(policy, tokens):
-    found = measure(policy, SEQUENCES, 0.8, 2048, tokens)
+    found = Policy(policy).measure(SEQUENCES, 0.8, 2048, tokens)
     expected = token_statistics(policy, SEQUENCES, 0.8)
     torch.testing.assert_close(found.logprob_N, expected.logprob_N.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.entropy_N, expected.entropy_N, atol=1e-5, rtol=1e-5)
 
 
 def test_measuring_nothing_gives_nothing(policy):
-    assert len(measure(policy, Sequences([], []), 1.0, 8, 8).logprob_N) == 0
+    assert len(Policy(policy).measure(Sequences([], []), 1.0, 8, 8).logprob_N) == 0
 
 
 @settings(max_examples=60, deadline=None)

@@ -29,7 +29,10 @@ RAW = {
     "methods": {
         "grpo": {"objective": {"name": "ppo-clip", "clip_high": 0.3}, "training": {"samples": 6}},
         "kl-cov": {"extends": "grpo", "objective": {"name": "kl-cov", "coefficient": 1.0}},
-        "on-policy": {"extends": "grpo", "objective": {"name": "policy-gradient"}, "training": {"updates": 1}},
+        "on-policy": {
+            "extends": "grpo", "objective": {"name": "policy-gradient"},
+            "training": {"updates": 1, "record_tokens_every": 1},
+        },
         "idle": {"extends": "kl-cov"},
     },
     "training": {

@@ -5,7 +5,7 @@ import torch
 
 from entropy_mechanism.config import RewardModel, Training
 from entropy_mechanism.rl.batch import Sequences
-from entropy_mechanism.rl.logprobs import measure
+from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.prime import ImplicitRewardModel, prime_advantages
 
 TRAINING = Training(steps=1, prompts=2, samples=2, updates=1, learning_rate=1e-3, max_response=6)
@@ -42,9 +42,9 @@ def test_rewards_start_at_zero_and_are_beta_times_the_log_ratio(policy):
     reward_model = ImplicitRewardModel(policy, RewardModel(beta=0.5), TRAINING)
     assert reward_model.rewards(SEQUENCES).abs().max() == 0
     with torch.no_grad():
-        reward_model.model.lm_head.weight.mul_(1.5)
-    changed = measure(reward_model.model, SEQUENCES, 1.0, 64, 1000).logprob_N
-    base = measure(policy, SEQUENCES, 1.0, 64, 1000).logprob_N
+        reward_model.model.model.lm_head.weight.mul_(1.5)
+    changed = reward_model.model.measure(SEQUENCES, 1.0, 64, 1000).logprob_N
+    base = Policy(policy).measure(SEQUENCES, 1.0, 64, 1000).logprob_N
     torch.testing.assert_close(reward_model.rewards(SEQUENCES), 0.5 * (changed - base))
 
 
@@ -64,7 +64,7 @@ def test_an_update_of_the_reward_model_does_not_depend_on_the_micro_batch_size(p
     for tokens in (1000, 7):
         training = TRAINING.model_copy(update={"micro_batch_tokens": tokens})
         reward_model = ImplicitRewardModel(policy, RewardModel(learning_rate=1e-3, beta=1.0), training)
-        reward_model.optimizer = torch.optim.SGD(reward_model.model.parameters(), lr=0.1)
+        reward_model.optimizer = torch.optim.SGD(reward_model.model.model.parameters(), lr=0.1)
         reward_model.update(SEQUENCES, torch.tensor([1.0, 0.0, 0.0, 1.0]))
-        weights.append(torch.cat([p.detach().flatten() for p in reward_model.model.parameters()]))
+        weights.append(torch.cat([p.detach().flatten() for p in reward_model.model.model.parameters()]))
     torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-4)

@@ -1,3 +1,4 @@
+import hashlib
 import math
 import unicodedata
 
@@ -37,6 +38,12 @@ other_text = st.text(max_size=10).map(lambda text: unicodedata.normalize("NFC", 
 @given(st.one_of(task_text.map("".join), other_text))
 def test_decoding_gives_back_the_encoded_text(text):
     assert TOKENIZER.decode(TOKENIZER(text)["input_ids"]) == text
+
+
+def test_the_vocabulary_of_arithmetic_is_what_it_was_before_there_were_other_tasks():
+    vocabulary = sorted(TOKENIZER.get_vocab().items(), key=lambda entry: entry[1])
+    digest = hashlib.sha256(repr(vocabulary).encode()).hexdigest()
+    assert digest == "5b7f13637f2ffa54f660c311b5fa4a73f67fecabab081810a4fbf771b57166e3"
 
 
 def test_problems_and_solutions_pass_through_the_chat_template():

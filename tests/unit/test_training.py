@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from entropy_mechanism.config import RunConfig
-from entropy_mechanism.rewards.math import Outcome
+from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
-from entropy_mechanism.rl.logprobs import measure
 from entropy_mechanism.rl.loop import DivergenceError, Hooks, ParityError, Stopped, Trainer
+from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.token_records import COLUMNS, read_shards, write_shard
 from entropy_mechanism.rl.update import MiniBatch, token_weights, update
 from entropy_mechanism.rollouts.engine import Completion, Sampling
@@ -59,7 +59,7 @@ def config_for(objective="ppo-clip", **training):
     )
 
 
-def grade_even(completions, answers):
+def grade_even(completions, questions):
     """Right when the response's first token is even: half right, and something to learn."""
     return [Outcome.CORRECT if c.token_ids[0] % 2 == 0 else Outcome.WRONG for c in completions]
 
@@ -84,7 +84,7 @@ def mini_batch(policy):
     generator = torch.Generator().manual_seed(1)
     responses = [torch.randint(2, 40, (n,), generator=generator).tolist() for n in (3, 5, 1, 6, 2, 4, 4, 2)]
     sequences = Sequences([[2, 3]] * 4 + [[5, 6, 7]] * 4, responses)
-    old = measure(policy, sequences, 1.0, 64, 1000).logprob_N
+    old = Policy(policy).measure(sequences, 1.0, 64, 1000).logprob_N
     old = old + 0.3 * torch.randn(len(old), generator=generator)
     advantage = torch.randn(8, generator=generator)[sequences.sequence_N]
     reference = old + 0.3 * torch.randn(len(old), generator=generator)
@@ -112,7 +112,7 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         config = config_for(objective, micro_batch_tokens=tokens, **changes)
-        metrics, _ = update(model, optimizer, batch, config, (1, 2))
+        metrics, _ = update(Policy(model), optimizer, batch, config, (1, 2))
         results.append((weights(model), metrics))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-4)
     for name, value in results[0][1].items():
@@ -124,7 +124,7 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
 @pytest.mark.parametrize("micro", [10_000, 20, 8])
 def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(policy, micro):
     batch = mini_batch(policy)
-    measured = measure(policy, batch.sequences, 1.0, 64, 30).logprob_N
+    measured = Policy(policy).measure(batch.sequences, 1.0, 64, 30).logprob_N
     noise = 1e-6 * torch.randn(len(measured), generator=torch.Generator().manual_seed(5))
     batch = MiniBatch(batch.sequences, measured + noise, batch.advantage_N)  # old log-probs of another layout
     gradients = []
@@ -132,9 +132,61 @@ def test_kl_cov_does_nothing_in_the_first_update_however_the_batch_is_read(polic
         model = copy.deepcopy(policy)
         settings = {"name": "kl-cov", "fraction": 0.3, "coefficient": coefficient}
         config = config_for(settings, micro_batch_tokens=micro)
-        update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, config, (1,), first=True)
+        update(Policy(model), torch.optim.SGD(model.parameters(), lr=0.0), batch, config, (1,), first=True)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.equal(*gradients)
+
+
+FULL_KL = {"name": "kl-cov", "fraction": 0.3, "penalty": "full", "coefficient": 0.7}
+
+
+def perturbed(policy):
+    """The policy that sampled, a step away."""
+    other, generator = copy.deepcopy(policy), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return other
+
+
+def log_distributions(policy, sequences):
+    """log pi over the vocabulary before every response token, [N, V], each sequence read alone by transformers."""
+    parts = []
+    for prompt, response in zip(sequences.prompts, sequences.responses, strict=True):
+        logits = policy(torch.tensor([prompt + response])).logits[0].double()
+        parts.append(logits[len(prompt) - 1 : -1].log_softmax(-1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("micro", [10_000, 8])
+def test_the_full_kl_penalty_is_the_kl_over_the_vocabulary_at_the_selected_tokens(policy, micro):
+    batch, old = mini_batch(policy), perturbed(policy)
+    losses, gradients = [], []
+    for coefficient in (0.0, 0.7):
+        model = copy.deepcopy(policy)
+        config = config_for(FULL_KL | {"coefficient": coefficient}, micro_batch_tokens=micro, gradient_clip=1e9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        metrics, tokens = update(Policy(model), optimizer, batch, config, (1,), old_policy=Policy(old))
+        losses.append(metrics["policy/loss"])
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    model = copy.deepcopy(policy)
+    new_NV, old_NV = log_distributions(model, batch.sequences), log_distributions(old, batch.sequences).detach()
+    assert 0 < int(tokens.selected.sum()) < len(tokens.selected)
+    expected = 0.7 * (old_NV.exp() * (old_NV - new_NV)).sum(1)[tokens.selected].sum() / len(tokens.selected)
+    assert losses[1] - losses[0] == pytest.approx(expected.item(), rel=1e-4)
+    expected.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(gradients[1] - gradients[0], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_the_full_kl_penalty_holds_on_to_the_policy_that_sampled(policy, tmp_path):
+    trainer = trainer_for(policy, config_for(FULL_KL, filter_groups=False), tmp_path, [])
+    for _ in range(2):
+        before = weights(trainer.policy.model)
+        trainer.step()
+        trainer.state.step += 1
+        assert torch.equal(weights(trainer.old_policy.model), before)
+        assert not torch.equal(weights(trainer.policy.model), before)
 
 
 def test_scope_microbatch_selects_within_each_micro_batch(policy):
@@ -144,7 +196,9 @@ def test_scope_microbatch_selects_within_each_micro_batch(policy):
     for tokens in (10_000, 8):
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        counts.append(update(model, optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,))[0])
+        counts.append(
+            update(Policy(model), optimizer, batch, config_for(settings, micro_batch_tokens=tokens), (1,))[0]
+        )
     assert counts[0]["selection/count"] == 5
     # One response a micro-batch: advantages are equal within it, so nothing covaries and nothing is selected.
     assert counts[1]["selection/count"] == 0
@@ -165,7 +219,7 @@ def test_scope_rollout_selects_once_for_all_updates(policy, tmp_path):
 
 def test_loss_is_the_mean_that_the_aggregation_names(policy):
     batch = mini_batch(policy)
-    old = measure(policy, batch.sequences, 1.0, 64, 1000).logprob_N
+    old = Policy(policy).measure(batch.sequences, 1.0, 64, 1000).logprob_N
     batch = MiniBatch(batch.sequences, old, batch.advantage_N)
     lengths = batch.sequences.response_lengths_B.tolist()
     per_response = [part.mean().item() for part in batch.advantage_N.split(lengths)]
@@ -178,7 +232,7 @@ def test_loss_is_the_mean_that_the_aggregation_names(policy):
     for aggregation, value in expected.items():
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        metrics, _ = update(model, optimizer, batch, config_for(aggregation=aggregation), (1,))
+        metrics, _ = update(Policy(model), optimizer, batch, config_for(aggregation=aggregation), (1,))
         assert metrics["policy/loss"] == pytest.approx(value, abs=1e-6), aggregation
 
 
@@ -194,11 +248,11 @@ def test_micro_batch_mean_weighs_micro_batches_by_their_responses():
 def test_an_entropy_bonus_raises_entropy_and_its_gradient_is_exact(policy):
     batch = mini_batch(policy)
     batch = MiniBatch(batch.sequences, batch.old_logprob_N, torch.zeros_like(batch.advantage_N))
-    before = measure(policy, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
+    before = Policy(policy).measure(batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
     model = copy.deepcopy(policy)
     config = config_for(regularisation={"entropy": 1.0}, gradient_clip=1e9)
-    update(model, torch.optim.SGD(model.parameters(), lr=1e-3), batch, config, (1,))
-    after = measure(model, batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
+    update(Policy(model), torch.optim.SGD(model.parameters(), lr=1e-3), batch, config, (1,))
+    after = Policy(model).measure(batch.sequences, 1.0, 64, 1000).entropy_N.mean().item()
     gradient = sum(p.grad.square().sum().item() for p in model.parameters())
     assert after - before == pytest.approx(1e-3 * gradient, rel=0.1)  # first order: dH = lr |grad H|^2
 
@@ -209,7 +263,7 @@ def test_a_reference_kl_pulls_the_policy_back(policy):
     model = copy.deepcopy(policy)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     config = config_for(regularisation={"reference_kl": 1.0})
-    values = [update(model, optimizer, batch, config, (1,))[0]["policy/reference_kl"] for _ in range(20)]
+    values = [update(Policy(model), optimizer, batch, config, (1,))[0]["policy/reference_kl"] for _ in range(20)]
     assert 0 < values[-1] < values[0]
 
 
@@ -217,7 +271,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(policy):
     batch = mini_batch(policy)
     batch.advantage_N[3] = math.inf
     before = weights(policy).clone()
-    metrics, _ = update(policy, torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
+    metrics, _ = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.1), batch, config_for(), (1,))
     assert metrics["policy/skipped_updates"] == 1
     assert torch.equal(weights(policy), before)
 
@@ -322,10 +376,10 @@ class Scripted:
 def grade_mixed_when(mixed):
     """Groups are mixed for questions in `mixed`, otherwise all wrong."""
 
-    def grader(completions, answers):
+    def grader(completions, questions):
         return [
-            Outcome.CORRECT if int(answer) in mixed and c.token_ids[1] == 0 else Outcome.WRONG
-            for c, answer in zip(completions, answers, strict=True)
+            Outcome.CORRECT if int(question.answer) in mixed and c.token_ids[1] == 0 else Outcome.WRONG
+            for c, question in zip(completions, questions, strict=True)
         ]
 
     return grader
@@ -354,7 +408,7 @@ def test_refilling_stops_after_the_allowed_batches():
 
 def test_a_step_without_any_signal_measures_and_leaves_the_weights_alone(policy, tmp_path):
     rows = []
-    grader = lambda completions, answers: [Outcome.WRONG] * len(completions)  # noqa: E731
+    grader = lambda completions, questions: [Outcome.WRONG] * len(completions)  # noqa: E731
     before = weights(policy).clone()
     trainer_for(policy, config_for(steps=1), tmp_path, rows, grader=grader).train()
     assert torch.equal(weights(policy), before)
@@ -442,5 +496,5 @@ def test_token_records_of_another_schema_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("entropy_mechanism.rl.token_records.SCHEMA_VERSION", 99)
     write_shard(tmp_path, 0, [pd.DataFrame(columns=list(COLUMNS))])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="schema 99; this version reads 1"):
+    with pytest.raises(ValueError, match="schema 99; this version reads 2"):
         read_shards(tmp_path)

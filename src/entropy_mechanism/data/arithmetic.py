@@ -154,6 +154,11 @@ class UnreliableTeacher:
             pieces.append(f"{operation}{operand}={value}")
         return "".join(pieces) + f"\\boxed{{{value}}}"
 
+    def reference(self, problem: str) -> tuple[float, float]:
+        """Chance that a solution ends right, and the entropy of a whole solution in nats."""
+        outcome, entropy = self.outcome(problem)
+        return float(outcome[answer(problem)]), entropy
+
     def outcome(self, problem: str) -> tuple[np.ndarray, float]:
         """Exact distribution of the teacher's final digit [10], and the entropy of a whole solution in nats.
 

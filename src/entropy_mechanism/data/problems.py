@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 COLUMNS = ("id", "source", "problem", "answer", "tests", "repeats", "metadata")
-
 _LATER = {"tests": "", "repeats": 1}
+"""Columns that files of earlier versions lack, and what stands in for them."""
 
 
 @dataclass(frozen=True)
@@ -24,32 +24,21 @@ class Problem:
     """The text that the policy is asked, without chat template."""
     answer: str
     """The reference answer as it would stand inside a box; empty for a problem that is graded by tests."""
-    tests: str = ""
-    """Tests of a program as JSON text, empty for a problem that is graded by its answer. One of
-    {"kind": "stdio", "inputs": [text], "outputs": [text]},
-    {"kind": "call", "function": name, "inputs": [[argument]], "outputs": [value]},
-    {"kind": "pytest", "code": text}."""
-    repeats: int = 1
-    """How often the problem counts."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Anything else that is known about the problem, as JSON values: difficulty, subject, year."""
+    tests: str = ""
+    """Tests of a program as JSON text, in a form that `rewards.code` reads; empty when the answer is graded."""
+    repeats: int = 1
+    """How many times the problem counts in a data set that holds it more than once."""
 
 
 def to_frame(problems: Iterable[Problem]) -> pd.DataFrame:
-    """One row per problem with the columns of `COLUMNS`, text but for `repeats`; `metadata` is a JSON object.
+    """One row per problem with the columns of `COLUMNS`, all text but `repeats`; `metadata` is one JSON object.
 
     Raises ValueError when an id appears twice.
     """
-    rows = [
-        (
-            *(p.id, p.source, p.problem, p.answer, p.tests, p.repeats),
-            json.dumps(p.metadata, sort_keys=True, ensure_ascii=False),
-        )
-        for p in problems
-    ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        {column: "int64" if column == "repeats" else "str" for column in COLUMNS}
-    )
+    rows = [(p.id, p.source, p.problem, p.answer, p.tests, p.repeats, _json(p.metadata)) for p in problems]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype="str").astype({"repeats": "int64"})
     _refuse_repeated_ids(frame)
     return frame
 
@@ -57,16 +46,16 @@ def to_frame(problems: Iterable[Problem]) -> pd.DataFrame:
 def from_frame(frame: pd.DataFrame, origin: str = "the table") -> list[Problem]:
     """The problems of a frame that `to_frame` wrote, in order; further columns are ignored.
 
-    A frame without `tests` and `repeats`, from before they existed, has no tests and counts every problem once.
-    `origin` names the file in error messages. Raises ValueError when a column is missing, an id appears
-    twice, or a row's metadata is not a JSON object.
+    `origin` names the file in error messages. A file without `tests` or `repeats`, which earlier versions wrote,
+    has none and 1. Raises ValueError when another column is missing, an id appears twice, or a row's metadata is
+    not a JSON object.
     """
     frame = frame.assign(**{name: value for name, value in _LATER.items() if name not in frame.columns})
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ValueError(
             f"{origin} has no column {', '.join(missing)}; found {', '.join(map(str, frame.columns)) or 'none'}; "
-            f"a file of problems needs {', '.join(COLUMNS)}"
+            f"a file of problems needs {', '.join(name for name in COLUMNS if name not in _LATER)}"
         )
     _refuse_repeated_ids(frame, origin)
     problems = []
@@ -77,9 +66,13 @@ def from_frame(frame: pd.DataFrame, origin: str = "the table") -> list[Problem]:
             raise ValueError(f"{origin}: metadata of problem {row.id} is not JSON: {row.metadata!r}") from error
         if not isinstance(metadata, dict):
             raise ValueError(f"{origin}: metadata of problem {row.id} is not a JSON object: {row.metadata!r}")
-        texts = (str(value) for value in (row.id, row.source, row.problem, row.answer, row.tests))
-        problems.append(Problem(*texts, int(row.repeats), metadata))
+        texts = (str(row.id), str(row.source), str(row.problem), str(row.answer))
+        problems.append(Problem(*texts, metadata, str(row.tests), int(row.repeats)))
     return problems
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _refuse_repeated_ids(frame: pd.DataFrame, origin: str = "the table") -> None:

@@ -95,9 +95,7 @@ def _problems(
                 dropped.add(TRUNCATED, id)
                 continue
             noted.add(f"kept: {TRUNCATED}", id)
-        problems.append(
-            Problem(id, settings.source, fields.problem, fields.answer, fields.tests, metadata=fields.metadata)
-        )
+        problems.append(Problem(id, settings.source, fields.problem, fields.answer, fields.metadata, fields.tests))
     if source.identities is not None and settings.rows is None and len(seen) != source.identities:
         raise SourceError(
             f"{settings.source}: {download.place} has {len(seen)} different rows, expected {source.identities}; "

@@ -21,11 +21,12 @@ class GradedSamples:
     """Grades of one benchmark, problems and samples in rising order of their numbers.
 
     correct_PN bool; answer_PN object with None for a sample without an answer, or None when the grades have
-    no column `answer`.
+    no column `answer`; problem_P the problems' ids.
     """
 
     correct_PN: np.ndarray
     answer_PN: np.ndarray | None
+    problem_P: list[str]
 
 
 def graded_samples(grades: pd.DataFrame) -> GradedSamples:
@@ -56,7 +57,7 @@ def graded_samples(grades: pd.DataFrame) -> GradedSamples:
     answers = None
     if "answer" in ordered:
         answers = ordered["answer"].astype(object).where(ordered["answer"].notna(), None).to_numpy().reshape(shape)
-    return GradedSamples(ordered["correct"].to_numpy(dtype=bool).reshape(shape), answers)
+    return GradedSamples(ordered["correct"].to_numpy(dtype=bool).reshape(shape), answers, list(counts.index))
 
 
 def average(correct_PN: np.ndarray) -> np.ndarray:
@@ -142,6 +143,20 @@ def problem_scores(graded: GradedSamples, protocol: str) -> np.ndarray:
     return majority_at_k(graded.correct_PN, graded.answer_PN, k)
 
 
+def scored_problems(grades: pd.DataFrame, protocol: str) -> pd.Series:
+    """Score of each problem under `protocol` from the rows of its decoding, indexed by problem_id.
+
+    Raises ValueError for what `graded_samples` and `problem_scores` refuse.
+    """
+    graded = graded_samples(_decoded(grades, protocol))
+    return pd.Series(problem_scores(graded, protocol), index=graded.problem_P)
+
+
+def entering_protocol(listed: Sequence[str]) -> str | None:
+    """The protocol of a benchmark that enters the averages: the first greedy or avg@k."""
+    return next((protocol for protocol in listed if parse_protocol(protocol)[0] in ("greedy", "avg")), None)
+
+
 def scores(
     grades_by_benchmark: Mapping[str, pd.DataFrame],
     protocols: Mapping[str, Sequence[str]],
@@ -170,7 +185,6 @@ def scores(
         if benchmark not in protocols:
             raise ValueError(f"{benchmark}: no protocol given; there are some for {', '.join(protocols)}")
         listed = [protocols[benchmark]] if isinstance(protocols[benchmark], str) else protocols[benchmark]
-        entered = False
         for protocol in listed:
             try:
                 graded = graded_samples(_decoded(grades, protocol))
@@ -181,9 +195,8 @@ def scores(
             low, high = percentile_interval(replicates, level)
             size = (values.size, graded.correct_PN.size)
             rows.append((benchmark, protocol, *size, float(values.mean()), low, high))
-            if not entered and parse_protocol(protocol)[0] in ("greedy", "avg"):
+            if protocol == entering_protocol(listed):
                 entering.append((rows[-1], replicates))
-                entered = True
     return pd.DataFrame(rows + _averages(entering, level), columns=SCORE_COLUMNS)
 
 

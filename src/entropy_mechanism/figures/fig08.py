@@ -14,7 +14,8 @@ CAPTION = (
     "covariance of log-probability and probability times advantage, and minus the step-wise entropy "
     "difference, which first-order theory makes proportional; smoothed, with bands; the two axes share "
     "their zero. Right: the covariance of prompts answered rightly in few, half and most of their "
-    "samples. Below: the paper's Fig 8 (Qwen2.5-7B), where covariance is positive, follows the entropy "
+    "samples. Covariances are computed from the records of every response token, at the steps that keep "
+    "them. Below: the paper's Fig 8 (Qwen2.5-7B), where covariance is positive, follows the entropy "
     "loss and is larger for easier prompts. Units are the same, the sizes depend on step size and task "
     "and do not compare."
 )
@@ -24,12 +25,14 @@ LEFT = {
 }
 SHOWN_ACCURACIES = (0.125, 0.5, 0.875)  # the paper's choice; the nearest that exist are drawn
 GROUP = "group_accuracy="
+RECORDS = "records"  # `source` of values that come from token records
 
 
 def on_policy_run(frames: style.Frames) -> str | None:
-    """The run to show: one update per rollout, GRPO, largest model, lowest seed; None if there is none."""
-    runs = frames["runs"]
-    runs = runs[(runs["updates_per_rollout"] == 1) & runs["run"].isin(frames["dynamics"]["run"])]
+    """The run to show: one update per rollout, token records, GRPO, largest model, lowest seed; None without."""
+    runs, dynamics = frames["runs"], frames["dynamics"]
+    recorded = dynamics.loc[dynamics["source"] == RECORDS, "run"]
+    runs = runs[(runs["updates_per_rollout"] == 1) & runs["run"].isin(recorded)]
     plain = [
         style.method_look(method) in (style.METHODS["grpo"], style.METHODS["on-policy"])
         for method in runs["method"]
@@ -51,6 +54,7 @@ def data(frames: style.Frames) -> pd.DataFrame:
         return style.stack([])
     dynamics = frames["dynamics"]
     dynamics = dynamics[dynamics["run"] == run].dropna(subset=["smooth"])
+    dynamics = dynamics[(dynamics["source"] == RECORDS) | (dynamics["series"] == "minus_entropy_difference")]
     groups = [name for name in dynamics["series"].unique() if name.startswith(GROUP)]
     shown = {GROUP + f"{k:g}" for k in _shown([float(name.removeprefix(GROUP)) for name in groups])}
     parts = []
@@ -134,7 +138,8 @@ def draw(frames: style.Frames) -> Figure:
     if drawn.empty:
         figure = Figure(figsize=(style.TWO_COLUMNS, 1.6))
         style.message(
-            figure.add_subplot(), "This experiment has no strictly on-policy run (one update per rollout)."
+            figure.add_subplot(),
+            "This experiment has no strictly on-policy run (one update per rollout) with token records.",
         )
         return figure
     figure = Figure(figsize=(style.TWO_COLUMNS, 4.1))

@@ -10,7 +10,7 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Entry:
-    """A module of this package and the analysis files it reads (`curves` is analysis/curves.parquet)."""
+    """A module of this package and the analysis files it reads (`curves` is analysis/<run>/curves.parquet)."""
 
     module: str
     inputs: tuple[str, ...]
@@ -25,7 +25,7 @@ FIGURES = {
     "fig11": Entry("fig11", ("curves", "runs")),
 }
 TABLES = {
-    "table1": Entry("table1", ("curves", "runs")),
+    "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
 }
 

@@ -8,10 +8,10 @@ from . import published, registry, style
 INPUTS = registry.TABLES["table1"].inputs
 TITLE = "Covariance of the top tokens at the first step"
 CAPTION = (
-    "Mean token covariance (Eq. 10) of the tokens with the largest covariance, in the first batch of the "
-    "GRPO runs, averaged over seeds, beside the paper's Table 1 (Qwen2.5-7B). A few tokens carry almost "
-    "all of it in both; the absolute values depend on how log-probabilities and advantages are spread "
-    "over a model's tokens."
+    "Mean token covariance (Eq. 10) of the tokens with the largest covariance, from the token records of "
+    "the first step of the GRPO runs, averaged over seeds, beside the paper's Table 1 (Qwen2.5-7B). A few "
+    "tokens carry almost all of it in both; the absolute values depend on how log-probabilities and "
+    "advantages are spread over a model's tokens."
 )
 PREFIX = "covariance/top_"
 PAPER = "paper_qwen2.5_7b"
@@ -20,7 +20,7 @@ PAPER = "paper_qwen2.5_7b"
 def table(frames: style.Frames) -> pd.DataFrame:
     """Rows: top_fraction (share of tokens, 1 is all). Columns: the paper's value, then one per model."""
     paper = published.load("table1").set_index("top_fraction")["mean_covariance"]
-    first = style.of_method(frames["curves"])
+    first = style.of_method(frames["token_covariances"])
     first = first[first["step"] == 0]
     columns = {float(name.removeprefix(PREFIX)): name for name in first.columns if name.startswith(PREFIX)}
     columns[1.0] = "covariance/mean"

@@ -31,8 +31,15 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path | str) -> None:
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path | str,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write model and tokenizer as one folder at `path`, replacing a folder that stands there.
+
+    `weights` are those to write where the model holds only a share of them.
 
     Everything is written to a temporary folder beside it, synced and renamed: `path` never holds half a model.
     """
@@ -40,7 +47,7 @@ def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as workplace:
         written = Path(workplace) / "new"
-        model.save_pretrained(written)
+        model.save_pretrained(written, state_dict=weights)
         tokenizer.save_pretrained(written)
         for file in written.rglob("*"):
             if file.is_file():

@@ -10,8 +10,8 @@ from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from entropy_mechanism.config import ArithmeticSet, TinyModel
-from entropy_mechanism.data.arithmetic import UnreliableTeacher, answer, generate
+from entropy_mechanism.config import ArithmeticSet, ProgramSet, TinyModel
+from entropy_mechanism.data import arithmetic, programs
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -23,12 +23,23 @@ CHAT_TEMPLATE = (
 IGNORED = -100  # the label that transformers leaves out of the loss
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
-    """The tokenizer of the arithmetic task: single bytes, and whole tokens for the parts of its language.
+WORDS = {
+    "arithmetic": [sign + str(digit) for sign in "+-=" for digit in range(10)]
+    + [f"\\boxed{{{digit}}}" for digit in range(10)],
+    "programs": programs.WORDS,
+}
+"""The parts of each task's language."""
 
-    A step `+5`, a result `=2`, a boxed digit and a role line are one token each, so that an operand is copied
-    and a result is looked up in one position: responses stay short and the tokens that carry a choice are not
-    drowned by copies. All other text is spelled in bytes; nothing is unknown, and decoding gives it back.
+Teacher = arithmetic.UnreliableTeacher | programs.UnreliableProgrammer
+
+
+def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
+    """The tokenizer of a task: single bytes, and whole tokens for the parts of its language.
+
+    In arithmetic a step `+5`, a result `=2`, a boxed digit and a role line are one token each, so that an operand
+    is copied and a result is looked up in one position: responses stay short and the tokens that carry a choice
+    are not drowned by copies. In programs a statement is one token, for the same reason. All other text is spelled
+    in bytes; nothing is unknown, and decoding gives it back.
 
     The class is Qwen2's, since `AutoTokenizer` insists on it for a Qwen2 model whatever the saved tokenizer
     says (transformers 5), and would silently cut the text in another way.
@@ -46,9 +57,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
         padding_side="left",
         model_max_length=512,
     )
-    words = [sign + str(digit) for sign in "+-=" for digit in range(10)]
-    words += [f"\\boxed{{{digit}}}" for digit in range(10)]
-    words += ["system\n", "user\n", "assistant\n"]
+    words = [*WORDS[task], "system\n", "user\n", "assistant\n"]
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     return tokenizer
 
@@ -108,15 +117,7 @@ def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
     """
     warmup = settings.warmup
     model = build_model(settings, tokenizer).train()
-    teacher = UnreliableTeacher(warmup.teacher)
-    shown = ArithmeticSet(
-        kind="arithmetic",
-        split="train",
-        operands=warmup.operands,
-        problems=warmup.problems,
-        seed=settings.seed,
-    )
-    problems = [problem.problem for problem in generate(shown)]
+    teacher, problems = _lessons(settings)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=warmup.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, foreach=True
     )
@@ -150,10 +151,23 @@ def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
     return WarmupResult(model.eval(), tuple(log), statistics)
 
 
+def _lessons(settings: TinyModel) -> tuple[Teacher, list[str]]:
+    """Who teaches, and the problems that are shown, all of the training split."""
+    warmup = settings.warmup
+    shown = {"split": "train", "problems": warmup.problems, "seed": settings.seed}
+    if warmup.task == "arithmetic":
+        teacher: Teacher = arithmetic.UnreliableTeacher(warmup.teacher)
+        problems = arithmetic.generate(ArithmeticSet(kind="arithmetic", operands=warmup.operands, **shown))
+    else:
+        teacher = programs.UnreliableProgrammer(warmup.teacher)
+        problems = programs.generate(ProgramSet(kind="programs", operations=warmup.operands, **shown))
+    return teacher, [problem.problem for problem in problems]
+
+
 def _batches(
     settings: TinyModel,
     tokenizer: Qwen2Tokenizer,
-    teacher: UnreliableTeacher,
+    teacher: Teacher,
     problems: list[str],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Token ids and labels, both [B, T], padded on the right; the prompt and the padding carry no label."""
@@ -181,15 +195,13 @@ def _batches(
         yield ids, labels
 
 
-def _teacher_reference(
-    teacher: UnreliableTeacher, tokenizer: Qwen2Tokenizer, problems: list[str]
-) -> tuple[float, float]:
+def _teacher_reference(teacher: Teacher, tokenizer: Qwen2Tokenizer, problems: list[str]) -> tuple[float, float]:
     """Exact accuracy of the teacher over `problems`, and its entropy in nats per solution token."""
     rng = np.random.default_rng(0)
     right, nats, tokens = 0.0, 0.0, 0
     for problem in problems:
-        outcome, entropy = teacher.outcome(problem)
-        right += float(outcome[answer(problem)])
+        chance, entropy = teacher.reference(problem)
+        right += chance
         nats += entropy
         tokens += len(tokenizer(teacher.write_solution(problem, rng) + END)["input_ids"])
     return right / len(problems), nats / tokens

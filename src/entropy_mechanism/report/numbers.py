@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..figures import fig02, fig05, fig11, published, style, table1
 
-INPUTS = ("curves", "law", "forecasts", "consumption", "dynamics_summary", "runs")
+INPUTS = ("curves", "law", "forecasts", "consumption", "dynamics_summary", "token_covariances", "runs")
 LAST_SHARE = 0.1  # final entropies are means over this last share of the steps: a single step is noisy
 NAN = float("nan")
 

@@ -1,63 +1,121 @@
-r"""Grading a mathematical answer: last balanced `\boxed{}`, then exact comparison, then math-verify."""
+r"""Grading mathematical answers: last balanced `\boxed{}`, exact comparison, then math-verify in worker processes.
 
-import functools
-import logging
+What is graded how, and what is a policy rather than mathematics, stands in docs/grading.md.
+"""
+
 import re
-from enum import StrEnum
+from collections.abc import Iterable
 
+from entropy_mechanism.config import GraderName
+from entropy_mechanism.rewards import numbers
 from entropy_mechanism.rewards.boxed import last_boxed
+from entropy_mechanism.rewards.outcome import Outcome
+from entropy_mechanism.rewards.paper import mathd
+from entropy_mechanism.rewards.spelling import canonical, normalised
+from entropy_mechanism.rewards.workers import Workers
 
 MAX_ANSWER = 500
 """Characters of an answer at most; longer ones are wrong without being parsed."""
-_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+MAX_DEPTH = 20
+"""Brackets within brackets at most; deeper answers are wrong without being parsed."""
+WORKERS = 2
+DEADLINE = 5.0
+"""Seconds for one comparison; the slowest reference answers take half a second."""
+REMEMBERED = 65536
+"""Comparisons kept, since groups repeat their answers."""
+_INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
+_BASED = re.compile(r"(\w+)_\{?(\d+)\}?", re.ASCII)
 
 
-class Outcome(StrEnum):
-    """What became of a response; only `correct` earns the reward."""
+class Grader:
+    """Grades responses. Workers start with the first answer that needs one; `close`, or use it in a `with`."""
 
-    CORRECT = "correct"
-    WRONG = "wrong"
-    NO_ANSWER = "no_answer"
-    TIMEOUT = "timeout"
-    ERROR = "error"
+    def __init__(self, kind: GraderName = "strict", workers: int = WORKERS, deadline: float = DEADLINE) -> None:
+        """Grade as `kind` says, with at most so many processes and seconds per comparison."""
+        self.kind = kind
+        self.workers = Workers(workers, deadline)
+        self.remembered: dict[tuple[str, str], Outcome] = {}
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        self.workers.close()
+
+    def grade(self, pairs: Iterable[tuple[str, str]]) -> list[Outcome]:
+        """The outcome of each (response, gold answer), in order."""
+        return self.compare((last_boxed(response), gold) for response, gold in pairs)
+
+    def compare(self, pairs: Iterable[tuple[str | None, str]]) -> list[Outcome]:
+        """The outcome of each (answer, gold answer), in order; an answer of None or nothing is `no_answer`."""
+        pairs = list(pairs)
+        known: dict[tuple[str | None, str], Outcome] = {}
+        for pair in dict.fromkeys(pairs):
+            outcome = self.remembered.get(pair) or self._at_once(*pair)
+            if outcome is not None:
+                known[pair] = outcome
+        open_pairs = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+        found = self.workers.compare([(given, gold, self.kind) for given, gold in open_pairs])
+        for pair, outcome in zip(open_pairs, found, strict=True):
+            known[pair] = self.remembered[pair] = outcome
+        while len(self.remembered) > REMEMBERED:
+            del self.remembered[next(iter(self.remembered))]  # the one asked first
+        return [known[pair] for pair in pairs]
+
+    def _at_once(self, given: str | None, gold: str) -> Outcome | None:
+        """The outcome where it is plain without parsing, else None."""
+        if not given:
+            return Outcome.NO_ANSWER
+        if given == gold.strip():
+            return Outcome.CORRECT
+        if len(given) > MAX_ANSWER or _depth(given) > MAX_DEPTH:
+            return Outcome.WRONG
+        return self._spelled_alike(given, gold) if self.kind == "paper" else _plainly(given, gold)
+
+    def _spelled_alike(self, given: str, gold: str) -> Outcome | None:
+        given, gold = mathd(given), mathd(gold)
+        if given == gold:
+            return Outcome.CORRECT
+        if _INTEGER.fullmatch(given) and _INTEGER.fullmatch(gold):
+            return Outcome.CORRECT if int(given) == int(gold) else Outcome.WRONG
+        return None
 
 
-def grade(response: str, answer: str) -> Outcome:
-    """Grade the final answer of `response` against the gold `answer`."""
+def voted_answer(response: str) -> str | None:
+    r"""The answer of a response as a majority vote counts it, `\frac12` and 0.5 as one; None without a box."""
     given = last_boxed(response)
     if not given:
-        return Outcome.NO_ANSWER
-    given, answer = (text.strip().removesuffix(".").strip() for text in (given, answer))
-    if given == answer:
+        return None
+    return canonical(given) if len(given) <= MAX_ANSWER else given
+
+
+def _plainly(given: str, gold: str) -> Outcome | None:
+    """What spelling and plain numbers tell."""
+    given, gold = normalised(given), normalised(gold)
+    if given == gold or canonical(given) == canonical(gold):
         return Outcome.CORRECT
-    if len(given) > MAX_ANSWER:
+    a, b = numbers.read(given), numbers.read(gold)
+    if a is not None and b is not None:
+        return Outcome.CORRECT if numbers.same(a, b) else Outcome.WRONG
+    if b is not None and numbers.is_enormous(given):
         return Outcome.WRONG
-    if _INTEGER.fullmatch(given) and _INTEGER.fullmatch(answer):
-        return Outcome.CORRECT if int(given) == int(answer) else Outcome.WRONG
-    return _verify(given, answer)
+    a, b = _BASED.fullmatch(given), _BASED.fullmatch(gold)
+    if a and b and a[2] != b[2] and a[1].isdigit() and b[1].isdigit():
+        return Outcome.WRONG  # 16_8 and 16_9: math-verify drops the base
+    return None
 
 
-def reward(outcome: Outcome) -> float:
-    """1 for a right answer, else 0: the verifiable reward of Eq. 1."""
-    return float(outcome is Outcome.CORRECT)
-
-
-@functools.lru_cache(maxsize=65536)
-def _verify(given: str, answer: str) -> Outcome:
-    """Ask math-verify whether two answers are equal; gold first, since the comparison is not symmetric.
-
-    Both are handed over as one box each: given a whole response, math-verify merges neighbouring boxes.
-    """
-    from math_verify import parse, verify
-    from math_verify.errors import TimeoutException
-
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    try:
-        gold = parse(f"\\boxed{{{answer}}}", parsing_timeout=5, raise_on_error=True)
-        prediction = parse(f"\\boxed{{{given}}}", parsing_timeout=5, raise_on_error=True)
-        equal = verify(gold, prediction, timeout_seconds=5, raise_on_error=True)
-    except TimeoutException:
-        return Outcome.TIMEOUT
-    except Exception:
-        return Outcome.ERROR
-    return Outcome.CORRECT if equal else Outcome.WRONG
+def _depth(text: str) -> int:
+    """How deep brackets stand within brackets."""
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest

@@ -14,7 +14,7 @@ import torch
 from entropy_mechanism import files
 from entropy_mechanism.rl.errors import PermanentError
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a checkpoint written before can no longer be read."""
 KEPT = 2
 """Complete checkpoints kept: the newest, and the one before in case the newest is damaged."""
@@ -27,7 +27,7 @@ class ForeignCheckpoint(PermanentError):
 def save(folder: Path, step: int, state: dict[str, Any], run: str = "") -> None:
     """Write the checkpoint of `step` and drop all but the newest `KEPT`.
 
-    `run` is the fingerprint of the run, which `load_latest` compares. The folder of a checkpoint appears at once
+    `run` is the fingerprint of the run, which `newest_sound` compares. The folder of a checkpoint appears at once
     and complete, whenever the process is killed; after an error nothing is left of it.
     """
     temporary = folder / f".writing-{step:06d}"
@@ -53,10 +53,8 @@ def save(folder: Path, step: int, state: dict[str, Any], run: str = "") -> None:
         _remove(old)
 
 
-def load_latest(
-    folder: Path, warn: Any = print, run: str = "", last_step: float = float("inf")
-) -> dict[str, Any] | None:
-    """The state of the newest sound checkpoint up to `last_step`, or None; others are named to `warn` and removed.
+def newest_sound(folder: Path, warn: Any = print, run: str = "", last_step: float = float("inf")) -> Path | None:
+    """The newest sound checkpoint up to `last_step`, or None; others are named to `warn` and removed.
 
     Raises `ForeignCheckpoint` for a sound one that belongs to another run or format, and OSError when a file
     cannot be read at present: that is no reason to give a checkpoint up.
@@ -68,10 +66,15 @@ def load_latest(
         if fault is None and _step(candidate) > last_step:
             fault = f"the series of metrics is complete up to step {last_step} only"
         if fault is None:
-            return torch.load(candidate / "state.pt", map_location="cpu", weights_only=True)
+            return candidate
         warn(f"checkpoint {candidate} is unusable ({fault}); trying the one before")
         _remove(candidate)
     return None
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """The state in a checkpoint that `newest_sound` found, on the CPU."""
+    return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from entropy_mechanism.config import Training
-from entropy_mechanism.rewards.math import Outcome, reward
+from entropy_mechanism.rewards.outcome import Outcome, reward
 from entropy_mechanism.rl.batch import Rollout
 from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling, sample_seed
 
@@ -18,6 +18,7 @@ class Question:
 
     prompt_ids: list[int]
     answer: str
+    tests: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class DataOrder:
         return self._epoch[1][index]
 
 
-Grader = Callable[[Sequence[Completion], Sequence[str]], list[Outcome]]
-"""Grades completions against gold answers."""
+Grader = Callable[[Sequence[Completion], Sequence[Question]], list[Outcome]]
+"""Grades each completion by the question beside it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Collector:
             groups = self.engine.generate([q.prompt_ids for q in questions], self.sampling, seeds)
         completions = [completion for group in groups for completion in group]
         with self.timer("grade"):
-            outcomes = self.grader(completions, [q.answer for q in questions for _ in range(samples)])
+            outcomes = self.grader(completions, [q for q in questions for _ in range(samples)])
         counts = Counter(outcome.value for outcome in outcomes)
         counts["truncated"] = sum(completion.finish_reason == "length" for completion in completions)
         rollout = Rollout(

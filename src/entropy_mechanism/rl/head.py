@@ -34,7 +34,8 @@ class _ChunkedHead(torch.autograd.Function):
                 _chunk_statistics(_shifted_logits(hidden, weight), target, temperature)
                 for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk), strict=True)
             ]
-        logprob_N, mean_N, logsum_N, tempered_logsum_N = torch.cat(parts, 1).unbind()
+        # cloned, since FSDP2 cannot hook views
+        logprob_N, mean_N, logsum_N, tempered_logsum_N = (values.clone() for values in torch.cat(parts, 1))
         ctx.save_for_backward(hidden_ND, weight_VD, target_N, mean_N, logsum_N, tempered_logsum_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)

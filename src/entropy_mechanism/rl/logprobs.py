@@ -17,6 +17,8 @@ class TokenStatistics:
     """log pi(token | prefix) of the policy at the rollout temperature, float32."""
     entropy_N: torch.Tensor
     """Entropy of the full next-token distribution at temperature 1, nats, float32."""
+    logprobs_nV: torch.Tensor | None = None
+    """For the n tokens asked for: log pi of every token of the vocabulary at the rollout temperature."""
 
 
 def token_statistics(
@@ -26,12 +28,15 @@ def token_statistics(
     chunk: int = 1024,
     entropy_gradient: bool = False,
     packing: bool | None = None,
+    whole_n: torch.Tensor | None = None,
 ) -> TokenStatistics:
     """Statistics of the N response tokens in one forward pass; token t is predicted from position t - 1.
 
     `packing` puts all sequences into one row; otherwise each has a row of its own, padded on the right. By default
     they are packed where attention skips other sequences, which is flash attention: elsewhere a packed row has a
-    dense mask. Empty responses contribute no token. Raises ValueError for an empty prompt or an unknown token id.
+    dense mask. `whole_n` are places among the N of tokens whose whole distribution is wanted; it is computed at
+    once, so they should be few. Empty responses contribute no token. Raises ValueError for an empty prompt or an
+    unknown token id.
     """
     weight_VD = model.get_output_embeddings().weight
     sequences.check(vocabulary=len(weight_VD))
@@ -47,21 +52,14 @@ def token_statistics(
         use_cache=False,
     ).last_hidden_state
     hidden_ND = hidden_BLD.flatten(0, 1)[predicting_N.to(device)]
+    if torch.is_autocast_enabled(device.type):  # where the sum over layers stays float32
+        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device.type))
     target_N = sequences.targets_N.to(device)
-    return TokenStatistics(*head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient))
-
-
-@torch.no_grad()
-def measure(
-    model: PreTrainedModel, sequences: Sequences, temperature: float, chunk: int, micro_batch_tokens: int
-) -> TokenStatistics:
-    """`token_statistics` without gradient, on the CPU and in the order of `sequences`, read in micro-batches."""
-    targets = len(sequences.targets_N)
-    logprob_N, entropy_N = torch.zeros(targets), torch.zeros(targets)
-    for rows in sequences.balanced_micro_batches(micro_batch_tokens):
-        part, index_n = token_statistics(model, sequences[rows], temperature, chunk), sequences.token_index(rows)
-        logprob_N[index_n], entropy_N[index_n] = part.logprob_N.float().cpu(), part.entropy_N.float().cpu()
-    return TokenStatistics(logprob_N, entropy_N)
+    found = head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient)
+    if whole_n is None:
+        return TokenStatistics(*found)
+    logits_nV = torch.nn.functional.linear(hidden_ND[whole_n.to(device)], weight_VD).float()
+    return TokenStatistics(*found, (logits_nV / temperature).log_softmax(-1))
 
 
 def _layout(sequences: Sequences, packing: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:

@@ -11,24 +11,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from entropy_mechanism.config import RunConfig, Selection
+from entropy_mechanism.config import KlCov, RunConfig, Selection
 from entropy_mechanism.rl import checkpoint, covariance
 from entropy_mechanism.rl.advantages import ESTIMATORS
 from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
 from entropy_mechanism.rl.collect import Collected, Collector, DataOrder, Grader, Question
 from entropy_mechanism.rl.errors import PermanentError
-from entropy_mechanism.rl.logprobs import TokenStatistics, measure
+from entropy_mechanism.rl.logprobs import TokenStatistics
+from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.prime import ImplicitRewardModel, prime_advantages
+from entropy_mechanism.rl.ranks import Ranks, SharedEngine
 from entropy_mechanism.rl.token_records import token_frame, write_shard
 from entropy_mechanism.rl.update import MiniBatch, mean_metrics, select, update
 from entropy_mechanism.rollouts.engine import Engine, Sampling, sample_seed
 
-PARITY_TOLERANCE = 1e-3
-"""Largest allowed |log-probability difference| in nats between rollout engine and trainer, in float32."""
+PARITY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+"""Allowed |log-probability difference| in nats between rollout engine and trainer: at most in float32, on average
+in bfloat16, where single tokens differ by half a nat."""
 
 
 class Stopped(Exception):
@@ -80,21 +84,32 @@ class Trainer:
         checkpoints: Path,
         hooks: Hooks,
         fingerprint: str = "",
+        ranks: Ranks | None = None,
     ) -> None:
         """Set up a run; `resume` takes over the newest sound checkpoint in `checkpoints` if there is one.
 
-        Checkpoints carry the run's `fingerprint`, and those of another one are refused.
+        Checkpoints carry the run's `fingerprint`, and those of another one are refused. Every one of the `ranks`
+        sets up the same run; only the main one's `hooks` get rows and warnings. With sharded weights `engine` must
+        have a model of its own.
         """
-        training = config.training
-        self.config, self.model, self.engine, self.grader = config, model, engine, grader
+        training, ranks = config.training, ranks or Ranks()
+        spread = (training.dtype, ranks, config.compute.sharding == "full")
+        self.config, self.ranks = config, ranks
+        self.engine = SharedEngine(engine, ranks)
+        self.grader: Grader = lambda *columns: ranks.spread(grader, *columns)
         self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-        self.reference = copy.deepcopy(model).requires_grad_(False) if config.regularisation.reference_kl else None
-        self.reward_model = None
+        self.reference = self.reward_model = None
+        if config.regularisation.reference_kl:
+            self.reference = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         if config.advantage.estimator == "prime":
-            self.reward_model = ImplicitRewardModel(model, config.advantage.reward_model, training)
+            self.reward_model = ImplicitRewardModel(model, config.advantage.reward_model, training, *spread[1:])
+        self.old_policy = None
+        if isinstance(config.objective, KlCov) and config.objective.penalty == "full":
+            self.old_policy = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
+        self.policy = Policy(model, *spread)
+        self.optimizer = torch.optim.AdamW(
+            self.policy.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
         self.fingerprint = fingerprint
         self.state = State()
         self.seconds: dict[str, float] = defaultdict(float)
@@ -102,8 +117,8 @@ class Trainer:
         self.collector = Collector(
             questions=questions,
             order=DataOrder(len(questions), config.seed),
-            engine=engine,
-            grader=grader,
+            engine=self.engine,
+            grader=self.grader,
             sampling=Sampling(training.temperature, training.max_response, stop_ids),
             training=training,
             seed=config.seed,
@@ -121,21 +136,23 @@ class Trainer:
 
     def resume(self, last_step: float = float("inf")) -> int:
         """Take over the newest sound checkpoint up to `last_step`, if any; returns the step to go on with."""
-        saved = checkpoint.load_latest(self.checkpoints, self.hooks.warn, self.fingerprint, last_step)
-        if saved:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.engine.load_weights(self.model.state_dict())
-            self.state = State(**saved["state"])
+        saved: dict[str, Any] = {}
+        if self.ranks.main:
+            newest = checkpoint.newest_sound(self.checkpoints, self.hooks.warn, self.fingerprint, last_step)
+            saved = checkpoint.load(newest) if newest else {}
+        if state := self.ranks.gather(saved.get("state"))[0]:
+            self.state = State(**state)
+            self.policy.load_state(saved.get("policy", {}), self.optimizer)
             if self.reward_model is not None:
-                self.reward_model.load_state_dict(saved["reward_model"])
+                self.reward_model.load_state(saved.get("reward_model", {}))
+            self.engine.load_weights(self.policy.weights())
         return self.state.step
 
     def train(self) -> None:
         """Run to the end. Raises `Stopped`, with all that was done in a checkpoint, when asked to stop."""
         last, saved = self.config.training.steps, self.state.step
         while True:
-            stop = self.hooks.stop()
+            stop = self.ranks.any(self.hooks.stop())
             if self.state.step > saved and (stop or self.state.step % self.config.training.checkpoint_every == 0):
                 self.save()
                 saved = self.state.step
@@ -149,15 +166,13 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the current state."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "state": asdict(self.state),
-        }
-        if self.reward_model is not None:
-            state["reward_model"] = self.reward_model.state_dict()
         with self.timed("checkpoint"):
-            checkpoint.save(self.checkpoints, self.state.step, state, self.fingerprint)
+            state = {"policy": self.policy.state(self.optimizer), "state": asdict(self.state)}
+            if self.reward_model is not None:
+                state["reward_model"] = self.reward_model.state()
+            if self.ranks.main:
+                checkpoint.save(self.checkpoints, self.state.step, state, self.fingerprint)
+            self.ranks.any(False)  # no rank goes on, or ends, before the checkpoint is written
 
     def step(self, measure_only: bool = False) -> None:
         """Measure policy version `state.step` and, unless it is the last, update it."""
@@ -181,13 +196,14 @@ class Trainer:
                 with self.timed("update"):
                     row |= self.update(collected.kept, kept, advantage_N)
                 self.check_finite(int(row["policy/skipped_updates"]))
-                self.engine.load_weights(self.model.state_dict())
+                self.engine.load_weights(self.policy.weights())
         self.state.cursor = collected.cursor
         for phase in ("sample", "grade", "logprob", "update", "validate", "checkpoint"):
             row[f"time/{phase}"] = self.seconds.pop(phase, 0.0)
         row["time/step"] = time.perf_counter() - start
         row["throughput/tokens_per_second"] = row.pop("rollout/tokens") / row["time/step"]
-        self.hooks.row(row)
+        if self.ranks.main:
+            self.hooks.row(row)
 
     def advantages(self, rollout: Rollout) -> torch.Tensor:
         """The advantage of every response token, [N]; PRIME's rewards are those before this step's update."""
@@ -215,15 +231,11 @@ class Trainer:
         self.check_parity(collected.kept, kept)
         return first, kept
 
-    def statistics(self, rollout: Rollout, model: PreTrainedModel | None = None) -> TokenStatistics:
-        """Log-probabilities and exact entropies under the current policy, or under `model`; no gradient."""
+    def statistics(self, rollout: Rollout, policy: Policy | None = None) -> TokenStatistics:
+        """Log-probabilities and exact entropies under the current policy, or under `policy`; no gradient."""
         training = self.config.training
-        return measure(
-            self.model if model is None else model,
-            _sequences(rollout),
-            training.temperature,
-            training.logprob_chunk,
-            training.micro_batch_tokens,
+        return (policy or self.policy).measure(
+            _sequences(rollout), training.temperature, training.logprob_chunk, training.micro_batch_tokens
         )
 
     def check_finite(self, skipped: int) -> None:
@@ -241,12 +253,14 @@ class Trainer:
         if not rollout.responses:
             return
         engine = torch.tensor([value for values in rollout.engine_logprobs for value in values])
-        difference = (engine - statistics.logprob_N).abs().max().item()
-        if not difference <= PARITY_TOLERANCE:
+        dtype = self.config.training.dtype
+        difference_N = (engine - statistics.logprob_N).abs()
+        difference = difference_N.max().item() if dtype == "float32" else difference_N.mean().item()
+        if not difference <= PARITY_TOLERANCE[dtype]:
             raise ParityError(
-                f"step {self.state.step}: log-probabilities of rollout engine and trainer differ by up to "
-                f"{difference:.2e} nats (allowed: {PARITY_TOLERANCE:.0e}); the engine does not hold the "
-                "trainer's weights"
+                f"step {self.state.step}: log-probabilities of rollout engine and trainer differ by "
+                f"{'up to ' if dtype == 'float32' else ''}{difference:.2e} nats (allowed in {dtype}: "
+                f"{PARITY_TOLERANCE[dtype]:.0e}); the engine does not hold the trainer's weights"
             )
 
     def describe(
@@ -277,8 +291,10 @@ class Trainer:
         if isinstance(settings, Selection) and settings.scope == "rollout":
             generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))
             chosen_N = select(old.logprob_N, old.logprob_N, advantage_N, settings, generator)
+        if self.old_policy is not None:
+            self.old_policy.copy_weights(self.policy)
         recorded = training.record_tokens_every and step % training.record_tokens_every == 0
-        self.model.train()
+        self.policy.model.train()
         metrics, records, start, size = [], [], 0, rollout.group_size
         groups = torch.tensor_split(torch.arange(len(rollout.rewards_PG)), training.updates)
         for index, part in enumerate(part for part in groups if len(part)):
@@ -286,15 +302,17 @@ class Trainer:
             here = slice(start, start + len(mini.old_logprob_N))
             chosen = None if chosen_N is None else chosen_N[here]
             seed = (self.config.seed, step, index)
-            values, tokens = update(self.model, self.optimizer, mini, self.config, seed, chosen, first=index == 0)
+            values, tokens = update(
+                self.policy, self.optimizer, mini, self.config, seed, chosen, index == 0, self.old_policy
+            )
             metrics.append(values)
             if recorded:
-                responses = rollout.groups(part.tolist())
-                records.append(token_frame(step, index, responses, tokens, old.entropy_N[here], settings))
+                responses, first = rollout.groups(part.tolist()), int(part[0])
+                records.append(token_frame(step, index, first, responses, tokens, old.entropy_N[here], settings))
             self.state.gradient_steps += 1 - int(values["policy/skipped_updates"])
             start = here.stop
-        self.model.eval()
-        if recorded:
+        self.policy.model.eval()
+        if recorded and self.ranks.main:
             write_shard(self.checkpoints.parent / "tokens", step, records)
         row = mean_metrics(metrics)
         if self.reward_model is not None:
@@ -306,7 +324,7 @@ class Trainer:
         groups = self.engine.generate(
             [question.prompt_ids for question in self.validation], self.greedy, [[0]] * len(self.validation)
         )
-        outcomes = self.grader([group[0] for group in groups], [question.answer for question in self.validation])
+        outcomes = self.grader([group[0] for group in groups], self.validation)
         return sum(outcome == "correct" for outcome in outcomes) / len(outcomes)
 
 

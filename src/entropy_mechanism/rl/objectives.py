@@ -28,6 +28,8 @@ class Tokens:
     """Tokens that Clip-Cov or KL-Cov picked; all False for other objectives."""
     sequence: torch.Tensor
     """Response that each token belongs to, counted from 0."""
+    full_kl: torch.Tensor | None = None
+    """KL(old || new) over the vocabulary at selected tokens, 0 elsewhere, with gradient: KL-Cov's `full`."""
 
     def log_ratio(self, clamp: float | None = None) -> torch.Tensor:
         """log rho = log pi_theta - log pi_old, within +-`clamp` if given."""
@@ -87,10 +89,14 @@ def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
     """Eq. 14: -rho A (no clip by default), plus beta times the penalty on selected tokens.
 
     The default penalty |log rho| has no slope where both policies agree, so it does nothing in the first
-    update of a rollout; nor do k2 and k3, while k1 pulls at full strength in a direction of zero mean.
+    update of a rollout; nor do k2, k3 and the full KL, while k1 pulls at full strength in a direction of zero
+    mean.
     """
-    log_ratio = torch.where(tokens.selected, tokens.log_ratio(), 0.0)
-    return ppo_clip(tokens, settings) + settings.coefficient * kl_estimate(log_ratio, settings.penalty)
+    if settings.penalty == "full":
+        penalty = tokens.full_kl
+    else:
+        penalty = kl_estimate(torch.where(tokens.selected, tokens.log_ratio(), 0.0), settings.penalty)
+    return ppo_clip(tokens, settings) + settings.coefficient * penalty
 
 
 def kl_estimate(log_ratio: torch.Tensor, estimator: str) -> torch.Tensor:

@@ -12,18 +12,28 @@ from transformers import PreTrainedModel
 
 from entropy_mechanism.config import RewardModel, Training
 from entropy_mechanism.rl.batch import Sequences, sequence_means
-from entropy_mechanism.rl.logprobs import measure, token_statistics
+from entropy_mechanism.rl.policy import Policy
+from entropy_mechanism.rl.ranks import Ranks
 
 
 class ImplicitRewardModel:
     """The reward model, its frozen reference and its optimiser."""
 
-    def __init__(self, base: PreTrainedModel, settings: RewardModel, training: Training) -> None:
-        """Start from copies of the base model."""
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        settings: RewardModel,
+        training: Training,
+        ranks: Ranks | None = None,
+        sharded: bool = False,
+    ) -> None:
+        """Start from copies of the base model, spread over `ranks` as the policy is."""
         self.settings, self.training = settings, training
-        self.model = copy.deepcopy(base).eval()
-        self.reference = copy.deepcopy(base).eval().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        frozen = copy.deepcopy(base).eval().requires_grad_(False)
+        self.model = Policy(copy.deepcopy(base).eval(), training.dtype, ranks, sharded)
+        self.reference = Policy(frozen, training.dtype, ranks, sharded)
+        weights = self.model.model.parameters()
+        self.optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
 
     def rewards(self, sequences: Sequences) -> torch.Tensor:
         """beta (log pi_phi - log pi_ref) of every response token; [N], no gradient."""
@@ -36,44 +46,46 @@ class ImplicitRewardModel:
 
         `right_B` is 1 for a right response and 0 for a wrong one; the loss is the mean over responses.
         """
-        training, count = self.training, len(sequences)
+        training, count, ranks = self.training, len(sequences), self.model.ranks
+        reference_N = self._logprob(self.reference, sequences)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, agreeing = 0.0, 0
-        for rows in sequences.balanced_micro_batches(training.micro_batch_tokens):
+        sums = {"loss": 0.0, "agreeing": 0.0}
+        mine = ranks.share(sequences.balanced_micro_batches(training.micro_batch_tokens), [])
+        for turn, rows in enumerate(mine):
             part, right = sequences[rows], right_B[rows].float()
-            reference_N = self._logprob(self.reference, part)
-            logprob_N = token_statistics(self.model, part, chunk=training.logprob_chunk).logprob_N
-            rewards_N = self.settings.beta * (logprob_N - reference_N.to(logprob_N.device))
+            logprob_N = self.model.read(part, chunk=training.logprob_chunk, last=turn + 1 == len(mine)).logprob_N
+            base_N = reference_N[sequences.token_index(rows)].to(logprob_N.device)
+            rewards_N = self.settings.beta * (logprob_N - base_N)
             sequence_N = part.sequence_N.to(rewards_N.device)
             logit_B = torch.zeros(len(part), device=rewards_N.device).index_add(0, sequence_N, rewards_N)
             right = right.to(logit_B.device)
             part_loss = (
                 torch.nn.functional.binary_cross_entropy_with_logits(logit_B, right, reduction="sum") / count
             )
-            part_loss.backward()
-            loss += part_loss.item()
-            agreeing += int(((logit_B > 0) == (right > 0.5)).sum())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip)
+            self.model.backward(part_loss)
+            sums["loss"] += part_loss.item()
+            sums["agreeing"] += int(((logit_B > 0) == (right > 0.5)).sum())
+        norm = self.model.clip_gradient(training.gradient_clip)
         if norm.isfinite():
             self.optimizer.step()
+        sums = ranks.sums(sums)
         return {
-            "reward_model/loss": loss,
-            "reward_model/accuracy": agreeing / count,
+            "reward_model/loss": sums["loss"],
+            "reward_model/accuracy": sums["agreeing"] / count,
             "reward_model/gradient_norm": norm.item(),
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What resuming needs; the reference is the base model and needs no saving."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return self.model.state(self.optimizer)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.model.load_state(state, self.optimizer)
 
-    def _logprob(self, model: PreTrainedModel, sequences: Sequences) -> torch.Tensor:
+    def _logprob(self, model: Policy, sequences: Sequences) -> torch.Tensor:
         chunk, tokens = self.training.logprob_chunk, self.training.micro_batch_tokens
-        return measure(model, sequences, 1.0, chunk, tokens).logprob_N
+        return model.measure(sequences, 1.0, chunk, tokens).logprob_N
 
 
 def prime_advantages(process_N: torch.Tensor, rewards_PG: torch.Tensor, sequences: Sequences) -> torch.Tensor:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
 from entropy_mechanism.config import ClipCov, KlCov, RunConfig, Selection
 from entropy_mechanism.rl import objectives, selection
 from entropy_mechanism.rl.batch import Sequences
 from entropy_mechanism.rl.covariance import token_covariance
-from entropy_mechanism.rl.logprobs import measure, token_statistics
 from entropy_mechanism.rl.objectives import Tokens
+from entropy_mechanism.rl.policy import Policy
+from entropy_mechanism.rl.ranks import Ranks
 from entropy_mechanism.rollouts.engine import sample_seed
 
 
@@ -35,13 +35,14 @@ class MiniBatch:
 
 
 def update(
-    model: PreTrainedModel,
+    policy: Policy,
     optimizer: torch.optim.Optimizer,
     batch: MiniBatch,
     config: RunConfig,
     seed: tuple[int, ...],
     preselected_N: torch.Tensor | None = None,
     first: bool = False,
+    old_policy: Policy | None = None,
 ) -> tuple[dict[str, float], Tokens]:
     """One optimiser update on the weighted mean loss over the N response tokens of `batch`.
 
@@ -49,56 +50,41 @@ def update(
 
     The gradient is accumulated over micro-batches of `training.micro_batch_tokens` and is the same, up to
     rounding, for any such size, unless aggregation or selection is by micro-batch: the weights of the mean are
-    those of the whole batch, and in selection scope `minibatch` the tokens are chosen once for all of it.
+    those of the whole batch, and in selection scope `minibatch` the tokens are chosen once for all of it. For the
+    same reason it is the same for any number of ranks, which share out the micro-batches, always.
     `seed` determines Clip-Cov's draw. `preselected_N` is the choice of scope `rollout`. In the `first` update of
     a rollout both policies are the same, so log pi_old is log pi to the bit: measured in another layout it would
     differ by rounding, and the sign of that would turn KL-Cov's |log rho| into a pull at full strength.
+    `old_policy` holds the weights that sampled, for KL-Cov's `penalty: full`.
     Returns the metrics and what the loss saw of the tokens, on the CPU.
     """
-    settings, training = config.objective, config.training
+    settings, training, ranks = config.objective, config.training, policy.ranks
     parts = _micro_batches(batch.sequences, config)
     generator = torch.Generator().manual_seed(sample_seed("selection", *seed))
     chosen_N = preselected_N
-    if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and len(parts) > 1:
-        chosen_N = _select_ahead(model, batch, config, generator)
+    ahead = len(parts) > 1 or _wants_full_kl(settings)
+    if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and ahead:
+        chosen_N = _select_ahead(policy, batch, config, generator)
     optimizer.zero_grad(set_to_none=True)
-    seen: list[Tokens] = []
-    places: list[torch.Tensor] = []
+    seen = _Seen(batch)
     sums: dict[str, float] = defaultdict(float)
-    for rows in parts:
-        part, places_n = batch.rows(rows), batch.sequences.token_index(rows)
-        statistics = token_statistics(
-            model,
-            part.sequences,
-            training.temperature,
-            training.logprob_chunk,
-            entropy_gradient=config.regularisation.entropy != 0,
-        )
-        logprob = statistics.logprob_N
-        old = logprob.detach() if first else part.old_logprob_N.to(logprob.device)
-        advantage = part.advantage_N.to(logprob.device)
-        if chosen_N is None:
-            selected = scope_N = select(logprob, old, advantage, settings, generator)
-        else:
-            selected, scope_N = chosen_N[places_n].to(logprob.device), chosen_N
-        tokens = Tokens(logprob, old, advantage, selected, part.sequences.sequence_N.to(logprob.device))
-        weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
-        weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
-        loss = _loss_terms(tokens, statistics.entropy_N, part.reference_logprob_N, weights, config)
-        loss["policy/loss"].backward()
+    mine = ranks.share(list(enumerate(parts)), (0, []))
+    for turn, (index, rows) in enumerate(mine):
+        if len(parts) > 1:  # scope `microbatch`: a draw of its own for each, whichever rank reads it
+            generator = torch.Generator().manual_seed(sample_seed("selection", *seed, index))
+        last = turn + 1 == len(mine)
+        old_here = None if first else old_policy
+        loss, tokens = _read_micro_batch(policy, batch, rows, config, chosen_N, generator, first, last, old_here)
+        policy.backward(loss["policy/loss"])
         for name, value in loss.items():
             sums[name] += value.item()
-        seen.append(tokens)
-        places.append(places_n)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
+        seen.add(batch.sequences.token_index(rows), tokens)
+    norm = policy.clip_gradient(training.gradient_clip)
     if norm.isfinite():
         optimizer.step()
-    fields = ("logprob", "old_logprob", "advantage", "selected")
-    order_N = torch.cat(places).argsort()  # back to the order of the batch
-    flat = {field: torch.cat([getattr(part, field).detach().cpu() for part in seen])[order_N] for field in fields}
-    tokens = Tokens(**flat, sequence=batch.sequences.sequence_N)
+    tokens = seen.tokens(ranks, batch, first)
     metrics = {
-        **sums,
+        **ranks.sums(sums),
         "policy/gradient_norm": norm.item(),
         "policy/skipped_updates": float(not norm.isfinite()),
         **objectives.policy_metrics(tokens, settings),
@@ -106,6 +92,70 @@ def update(
     if isinstance(settings, Selection):
         metrics |= selection.selection_metrics(tokens.selected, tokens.logprob, tokens.advantage)
     return metrics, tokens
+
+
+class _Seen:
+    """What the loss saw of an update's N tokens, collected from its micro-batches and from all ranks."""
+
+    def __init__(self, batch: MiniBatch) -> None:
+        self.logprob_N = torch.zeros_like(batch.advantage_N)
+        self.selected_N = torch.zeros_like(batch.advantage_N)
+
+    def add(self, places_n: torch.Tensor, tokens: Tokens) -> None:
+        """Note a micro-batch, whose tokens stand at `places_n` in the batch."""
+        self.logprob_N[places_n] = tokens.logprob.detach().to(self.logprob_N)
+        self.selected_N[places_n] = tokens.selected.to(self.selected_N)
+
+    def tokens(self, ranks: Ranks, batch: MiniBatch, first: bool) -> Tokens:
+        """All of it, on the CPU, in the order of the batch; old and new policy are one in the `first` update."""
+        logprob_N, selected_N = ranks.sum(torch.stack([self.logprob_N, self.selected_N]))
+        old_N = logprob_N if first else batch.old_logprob_N
+        return Tokens(logprob_N, old_N, batch.advantage_N, selected_N.bool(), batch.sequences.sequence_N)
+
+
+def _read_micro_batch(
+    policy: Policy,
+    batch: MiniBatch,
+    rows: Sequence[int],
+    config: RunConfig,
+    chosen_N: torch.Tensor | None,
+    generator: torch.Generator,
+    first: bool,
+    last: bool,
+    old_policy: Policy | None,
+) -> tuple[dict[str, torch.Tensor], Tokens]:
+    """Loss terms of some rows of the batch and what the loss saw; it selects tokens itself without `chosen_N`."""
+    settings, training, part = config.objective, config.training, batch.rows(rows)
+    reading = (part.sequences, training.temperature, training.logprob_chunk)
+    penalised_n = old_nV = None
+    if old_policy is not None and _wants_full_kl(settings):
+        penalised_n = chosen_N[batch.sequences.token_index(rows)].nonzero().squeeze(-1)
+        with torch.no_grad():
+            old_nV = old_policy.read(*reading, whole_n=penalised_n).logprobs_nV
+    bonus = config.regularisation.entropy != 0
+    statistics = policy.read(*reading, entropy_gradient=bonus, last=last, whole_n=penalised_n)
+    logprob = statistics.logprob_N
+    old = logprob.detach() if first else part.old_logprob_N.to(logprob.device)
+    advantage = part.advantage_N.to(logprob.device)
+    if chosen_N is None:
+        selected = scope_N = select(logprob, old, advantage, settings, generator)
+    else:
+        selected, scope_N = chosen_N[batch.sequences.token_index(rows)].to(logprob.device), chosen_N
+    full_kl = torch.zeros_like(advantage)
+    if old_nV is not None:
+        kl_n = torch.nn.functional.kl_div(statistics.logprobs_nV, old_nV, reduction="none", log_target=True).sum(
+            -1
+        )
+        full_kl = full_kl.index_put((penalised_n.to(full_kl.device),), kl_n)
+    sequence = part.sequences.sequence_N.to(logprob.device)
+    tokens = Tokens(logprob, old, advantage, selected, sequence, full_kl)
+    weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
+    weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
+    return _loss_terms(tokens, statistics.entropy_N, part.reference_logprob_N, weights, config), tokens
+
+
+def _wants_full_kl(settings: object) -> bool:
+    return isinstance(settings, KlCov) and settings.penalty == "full"
 
 
 def _micro_batches(sequences: Sequences, config: RunConfig) -> list[Sequence[int]]:
@@ -189,9 +239,7 @@ def select(
     return selection.clip_cov(covariance, below | above, settings, generator)
 
 
-def _select_ahead(
-    model: PreTrainedModel, batch: MiniBatch, config: RunConfig, generator: torch.Generator
-) -> torch.Tensor:
+def _select_ahead(policy: Policy, batch: MiniBatch, config: RunConfig, generator: torch.Generator) -> torch.Tensor:
     """Selection over a batch that is read in several micro-batches: one extra pass without gradient.
 
     With `policy: old` that pass serves Clip-Cov alone, which leaves out tokens that PPO clips.
@@ -199,8 +247,8 @@ def _select_ahead(
     training, settings = config.training, config.objective
     current = batch.old_logprob_N
     if settings.policy == "current" or isinstance(settings, ClipCov):
-        current = measure(
-            model, batch.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
+        current = policy.measure(
+            batch.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
         ).logprob_N
     return select(current, batch.old_logprob_N, batch.advantage_N, settings, generator)
 

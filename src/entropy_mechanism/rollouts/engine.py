@@ -1,7 +1,7 @@
 """The contract between the training loop, the evaluation and whatever generates responses."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,8 +43,8 @@ class Engine(Protocol):
         """
         ...
 
-    def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Take over the policy's weights."""
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take over the policy's weights, one at a time; an output head tied to the embedding is among them."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Generation with transformers: the engine for CPU, and the reference for others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -15,19 +15,33 @@ class TransformersEngine:
     own stream of uniform numbers, so the draw depends on its seed alone.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, max_rows: int = 2048) -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: int, max_rows: int = 2048, dtype: str = "float32"
+    ) -> None:
         """Generate with `model` as it is at each call: a trainer may hand over the very model it updates.
 
         `vocabulary` is the tokenizer's size; heads are often padded beyond it, and those ids are never drawn.
-        `max_rows` bounds the responses generated at once.
+        `max_rows` bounds the responses generated at once. `dtype` is what is computed in.
         """
         self.model = model
         self.vocabulary = vocabulary
         self.max_rows = max_rows
+        self.dtype = getattr(torch, dtype)
 
-    def load_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Copy weights into the engine's model."""
-        self.model.load_state_dict(state_dict)
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Copy weights into the engine's model, where that is not the trainer's own.
+
+        Raises ValueError when the names are not those of the engine's model.
+        """
+        own = self.model.state_dict()
+        given = set()
+        for name, tensor in weights:
+            given.add(name)
+            if name in own and own[name].data_ptr() != tensor.data_ptr():
+                own[name].copy_(tensor)
+        if given != set(own):
+            raise ValueError(f"the policy's weights are not the engine's: {', '.join(sorted(given ^ set(own)))}")
 
     @torch.no_grad()
     def generate(
@@ -41,9 +55,10 @@ class TransformersEngine:
         samples = max((len(row) for row in seeds), default=1)
         step = max(1, self.max_rows // max(1, samples))
         completions = []
-        for start in range(0, len(prompts), step):
-            part = slice(start, start + step)
-            completions += self._generate(list(prompts[part]), sampling, [list(row) for row in seeds[part]])
+        with torch.autocast(self.model.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            for start in range(0, len(prompts), step):
+                part = slice(start, start + step)
+                completions += self._generate(list(prompts[part]), sampling, [list(row) for row in seeds[part]])
         self.model.train(was_training)
         return completions
 

@@ -45,15 +45,18 @@ def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], resul
         print(f"{run}: R = -{fitted['a']:.3f} exp(H) + {fitted['b']:.3f}, rmse {fitted['rmse']:.4f}")
 
 
-def entropy_dynamics(experiment: Path, run: str, curves: Path, outputs: list[Path], results: Path) -> None:
+def entropy_dynamics(
+    experiment: Path, run: str, curves: Path, token_covariances: Path, outputs: list[Path], results: Path
+) -> None:
     """How one run spends its entropy: consumption, dynamics and dynamics_summary, in this order."""
     settings = load_experiment(experiment).analysis
     params = settings.model_dump(mode="json")
+    inputs = [curves, token_covariances]
     with tracking.stage(
-        "entropy_dynamics", run, results=results, params=params, inputs=[curves], outputs=outputs
+        "entropy_dynamics", run, results=results, params=params, inputs=inputs, outputs=outputs
     ) as record:
         frame = pd.read_parquet(curves)
-        series = dynamics(frame, settings.smoothing)
+        series = dynamics(frame, settings.smoothing, recorded=pd.read_parquet(token_covariances))
         summary = summarise_dynamics(series)
         tables = (consumption(frame), series, summary)
         for path, table in zip(outputs, tables, strict=True):

@@ -31,7 +31,7 @@ def _warmed_up(settings: TinyModel, model: str, output: Path, record: tracking.S
     from entropy_mechanism.models.tiny import build_tokenizer, warm_up
 
     print(f"{model}: warming up for {settings.warmup.steps} steps", flush=True)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(settings.warmup.task)
     result = warm_up(settings, tokenizer)
     save_policy(result.model, tokenizer, output.parent)
     parameters = result.model.num_parameters()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import ArithmeticSet, HubSet, chosen, load_experiment
+from entropy_mechanism.config import ArithmeticSet, HubSet, ProgramSet, chosen, load_experiment
 from entropy_mechanism.data.problems import Problem, to_frame
 
 
@@ -25,13 +25,14 @@ def prepare(experiment: Path, data: str, output: Path, statistics: Path, results
         print(f"{data}: {len(frame)} problems, for example {frame['problem'].iloc[0]}")
 
 
-def _problems(settings: ArithmeticSet | HubSet, name: str) -> tuple[list[Problem], dict[str, Any]]:
+def _problems(settings: ArithmeticSet | ProgramSet | HubSet, name: str) -> tuple[list[Problem], dict[str, Any]]:
     """The problems, and what there is to say about where they come from."""
     if isinstance(settings, HubSet):
         from entropy_mechanism.data.published import read_published
 
         return read_published(settings)
-    from entropy_mechanism.data.arithmetic import generate
+    from entropy_mechanism.data import arithmetic, programs
 
+    generate = arithmetic.generate if isinstance(settings, ArithmeticSet) else programs.generate
     problems = generate(settings, source=name)
     return problems, {"source": name, "kept": len(problems), "dropped": {}}

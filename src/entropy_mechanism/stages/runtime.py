@@ -1,6 +1,6 @@
 """What the stages that compute with torch share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from entropy_mechanism.config import PromptStyle
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.data.prompts import chat
-from entropy_mechanism.rewards.math import Outcome, grade
+from entropy_mechanism.rewards.grading import Grader
+from entropy_mechanism.rewards.outcome import Outcome
+from entropy_mechanism.rl.collect import Grader as CompletionGrader
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
 
@@ -38,7 +40,9 @@ def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle
         tokenize=True,
         return_dict=False,
     )
-    return [Question(list(ids), problem.answer) for ids, problem in zip(prompts, problems, strict=True)]
+    return [
+        Question(list(ids), problem.answer, problem.tests) for ids, problem in zip(prompts, problems, strict=True)
+    ]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] | None) -> tuple[int, ...]:
@@ -65,11 +69,11 @@ def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) ->
     return tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
 
 
-def grader(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Completion], list[str]], list[Outcome]]:
-    """Grades completions by their text."""
+def completion_grader(grader: Grader, tokenizer: PreTrainedTokenizerBase) -> CompletionGrader:
+    """Grades completions by their text; `grader` stays the caller's to close."""
 
-    def grade_all(completions: list[Completion], answers: list[str]) -> list[Outcome]:
-        pairs = zip(completions, answers, strict=True)
-        return [grade(response_text(tokenizer, completion), answer) for completion, answer in pairs]
+    def grade_all(completions: Sequence[Completion], questions: Sequence[Question]) -> list[Outcome]:
+        texts = [response_text(tokenizer, completion) for completion in completions]
+        return [verdict.outcome for verdict in grader.grade_all(texts, questions)]
 
     return grade_all

@@ -32,23 +32,33 @@ def process_age() -> float:
 class StopRequest:
     """The question that a loop asks when it can stop cleanly."""
 
-    def __init__(self, deadline: float | None = None, age: Callable[[], float] = process_age) -> None:
+    def __init__(
+        self, deadline: float | None = None, age: Callable[[], float] = process_age, supervised: bool = False
+    ) -> None:
         """Take SIGTERM and SIGINT over: the first asks to stop, a second of either kind ends the process at once.
 
-        `deadline` is the greatest `age` in seconds that the process may reach.
+        `deadline` is the greatest `age` in seconds that the process may reach. A `supervised` process leaves both
+        signals to the one that started it, which asks it to stop with SIGUSR1.
         """
         self.reason: str | None = None
         """Why to stop; None as long as there is no reason."""
-        self._deadline, self._age = deadline, age
+        self.deadline, self._age = deadline, age
         self._steps: deque[float] = deque(maxlen=RECENT)
         self._checkpoints: deque[float] = deque(maxlen=RECENT)
         for number in SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, signal.SIG_IGN if supervised else self._note)
+        if supervised:
+            signal.signal(signal.SIGUSR1, self._note)
+
+    def left(self) -> float | None:
+        """Seconds until the deadline; None when there is none."""
+        return None if self.deadline is None else self.deadline - self._age()
 
     def _note(self, number: int, frame: object) -> None:
         self.reason = signal.Signals(number).name
-        for either in SIGNALS:
-            signal.signal(either, signal.SIG_DFL)
+        if number in SIGNALS:
+            for either in SIGNALS:
+                signal.signal(either, signal.SIG_DFL)
 
     def took(self, step: float, checkpoint: float) -> None:
         """Learn how many seconds a step took, and the checkpoint before it (0 when there was none)."""
@@ -61,10 +71,10 @@ class StopRequest:
         The first step is tried as long as there is any time left. A checkpoint is taken to need as long as a step
         until there was one.
         """
-        if self.reason is None and self._deadline is not None:
+        left = self.left()
+        if self.reason is None and left is not None:
             step = max(self._steps, default=0.0)
             needed = MARGIN * (step + (max(self._checkpoints, default=0.0) or step))
-            left = self._deadline - self._age()
             if left <= needed:
                 self.reason = f"deadline: {left:.1f} s left, another step and checkpoint may take {needed:.1f} s"
         return self.reason is not None

@@ -20,9 +20,10 @@ from entropy_mechanism import files, tracking
 from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rl.errors import PermanentError
+from entropy_mechanism.stages.launch import follow_launcher, launch
 from entropy_mechanism.stages.stopping import StopRequest, tell
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised by hand whenever a change of code changes what training produces."""
 LOCK_PATIENCE = 600.0
 """Seconds to wait for another trainer of the same run."""
@@ -72,11 +73,55 @@ def train(
                 _tidy(folder)
                 with _marking_failure(folder):
                     stop.leave_if_asked(run.run)
-                    from entropy_mechanism.stages.training import train_run
-
-                    stop.leave_if_asked(run.run)
-                    train_run(run, fingerprint, model, train_set, validation, folder, stop)
+                    arguments = (config, fingerprint, model, train_set, validation, folder)
+                    if run.compute.ranks == 1:
+                        _train(*arguments, stop)
+                    else:
+                        options = (
+                            "--config",
+                            "--fingerprint",
+                            "--model",
+                            "--train-set",
+                            "--validation",
+                            "--folder",
+                        )
+                        pairs = [str(part) for pair in zip(options, arguments, strict=True) for part in pair]
+                        left = [] if stop.left() is None else ["--deadline-seconds", str(stop.left())]
+                        launch(["train-rank", *pairs, *left], run.compute.ranks, stop)
             _write_outputs(run, fingerprint, folder, metrics, output)
+
+
+def train_rank(
+    config: Path,
+    fingerprint: str,
+    model: Path,
+    train_set: Path,
+    validation: Path,
+    folder: Path,
+    results: Path,
+    deadline_seconds: float | None = None,
+) -> None:
+    """What each rank does of a training that `train` has started on several."""
+    follow_launcher()
+    with _marking_failure(folder):
+        stop = StopRequest(deadline_seconds, supervised=True)
+        _train(config, fingerprint, model, train_set, validation, folder, stop)
+
+
+def _train(
+    config: Path,
+    fingerprint: str,
+    model: Path,
+    train_set: Path,
+    validation: Path,
+    folder: Path,
+    stop: StopRequest,
+) -> None:
+    from entropy_mechanism.stages.training import train_run
+
+    run = read_run_config(config)
+    stop.leave_if_asked(run.run)
+    train_run(run, fingerprint, model, train_set, validation, folder, stop)
 
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:

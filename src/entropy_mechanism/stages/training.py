@@ -1,12 +1,13 @@
 """The training of one run inside its folder of the store: load, resume, train, keep the final policy."""
 
+import copy
 import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -14,10 +15,12 @@ from entropy_mechanism import files
 from entropy_mechanism.config import RunConfig
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
+from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rl.checkpoint import sync_folder
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
+from entropy_mechanism.rl.ranks import join
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import grader, questions, stop_ids, use_one_thread
+from entropy_mechanism.stages.runtime import completion_grader, questions, stop_ids, use_one_thread
 from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 
@@ -35,10 +38,10 @@ def train_run(
     A kill at any moment costs only the steps since the last checkpoint: rows are durable before the checkpoint
     that covers them, and `done.json` is written when all that it vouches for is.
     """
-    use_one_thread()
+    if run.compute.device == "cpu":
+        use_one_thread()
     base = manifest.read(model)
     base.verify()
-    policy = load_policy(base.weights)
     tokenizer = load_tokenizer(base.weights)
     log = MetricsLog(folder / "metrics.jsonl", run)
 
@@ -46,27 +49,41 @@ def train_run(
         log.row(values)
         stop.took(values["time/step"], values["time/checkpoint"])
 
-    trainer = Trainer(
-        config=run,
-        model=policy,
-        engine=TransformersEngine(policy, len(tokenizer)),
-        grader=grader(tokenizer),
-        questions=questions(train_set, tokenizer, run.prompt),
-        validation=questions(validation, tokenizer, run.validation_prompt),
-        stop_ids=stop_ids(tokenizer, run.training.stop),
-        checkpoints=folder / "checkpoints",
-        hooks=Hooks(row=row, stop=stop, warn=log.say),
-        fingerprint=fingerprint,
-    )
-    log.start(trainer.resume(last_step=len(sound_rows(log.path))))
-    try:
-        trainer.train()
-    except Stopped as reason:
-        log.say(f"{reason} ({stop.reason}); start again to go on")
-        raise SystemExit(INTERRUPTED) from reason
-    finally:
-        log.close()
-    save_policy(policy, tokenizer, folder / "final")
+    with join(run.compute) as ranks, Grader(run.training.grader) as grader:
+        policy = load_policy(base.weights).to(ranks.device)
+        sampled = copy.deepcopy(policy) if run.compute.sharding == "full" else policy
+        trainer = Trainer(
+            config=run,
+            model=policy,
+            engine=TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype),
+            grader=completion_grader(grader, tokenizer),
+            questions=questions(train_set, tokenizer, run.prompt),
+            validation=questions(validation, tokenizer, run.validation_prompt),
+            stop_ids=stop_ids(tokenizer, run.training.stop),
+            checkpoints=folder / "checkpoints",
+            hooks=Hooks(row=row, stop=stop, warn=log.say),
+            fingerprint=fingerprint,
+            ranks=ranks,
+        )
+        step = trainer.resume(last_step=len(sound_rows(log.path)))
+        if ranks.main:
+            log.start(step)
+        try:
+            trainer.train()
+        except Stopped as reason:
+            if ranks.main:
+                log.say(f"{reason} ({stop.reason}); start again to go on")
+            raise SystemExit(INTERRUPTED) from reason
+        finally:
+            log.close()
+        weights = {name: tensor for name, tensor in trainer.policy.weights() if ranks.main}
+    if ranks.main:
+        save_policy(policy, tokenizer, folder / "final", weights)
+        _finish(folder, log, base)
+
+
+def _finish(folder: Path, log: "MetricsLog", base: manifest.Manifest) -> None:
+    """Vouch in `done.json` for the final policy and the series."""
     for path in (folder / "final", folder):
         sync_folder(path)
     rows = [json.loads(line) for line in sound_rows(log.path)]
@@ -101,6 +118,7 @@ class MetricsLog:
     def __init__(self, path: Path, run: RunConfig) -> None:
         """Log the rows of `run` to `path`."""
         self.path, self.name, self.last = path, run.run, run.training.steps
+        self.handle: BinaryIO | None = None
         self.bar: tqdm | None = None
         self.told = -float("inf")
         self.accuracy = float("nan")
@@ -145,6 +163,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """No more rows."""
-        self.handle.close()
+        if self.handle is not None:
+            self.handle.close()
         if self.bar is not None:
             self.bar.close()

@@ -1,0 +1,146 @@
+"""A language model as the training step uses it: on one rank, or spread over several with DDP or FSDP2."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
+
+from entropy_mechanism.rl.batch import Sequences
+from entropy_mechanism.rl.logprobs import TokenStatistics, token_statistics
+from entropy_mechanism.rl.ranks import Ranks
+
+_NOTHING = Sequences([[0]], [[]])
+"""Read by a rank that has no micro-batch left: all ranks must go through the collective operations of a pass."""
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class Policy:
+    """The weights, float32, and how they are read: in `dtype`, by all ranks together."""
+
+    def __init__(
+        self, model: PreTrainedModel, dtype: str = "float32", ranks: Ranks | None = None, sharded: bool = False
+    ) -> None:
+        """Move `model` to the rank's device and, with several ranks, wrap it; `sharded` changes it in place.
+
+        Raises ValueError for weights in half precision: steps as small as RL takes are lost in their rounding.
+        """
+        half = {parameter.dtype for parameter in model.parameters()} & {torch.bfloat16, torch.float16}
+        if half:
+            raise ValueError(
+                f"weights are {half.pop()}; training needs float32 weights, whatever the compute dtype"
+            )
+        self.ranks = ranks or Ranks()
+        self.model = model.to(self.ranks.device)
+        self.dtype = getattr(torch, dtype)
+        self._reader: torch.nn.Module = _Reader(self.model)
+        self._replicated, self._sharded = False, self.ranks.size > 1 and sharded
+        if self._sharded:
+            kept = None if dtype == "float32" else self.dtype
+            precision = MixedPrecisionPolicy(param_dtype=kept, reduce_dtype=torch.float32)
+            for part in (*self.model.model.layers, self._reader):
+                fully_shard(part, mp_policy=precision)
+        elif self.ranks.size > 1 and any(parameter.requires_grad for parameter in model.parameters()):
+            self._reader = DistributedDataParallel(self._reader, forward_sync_buffers=False)
+            self._replicated = True
+
+    def read(
+        self,
+        sequences: Sequences,
+        temperature: float = 1.0,
+        chunk: int = 1024,
+        entropy_gradient: bool = False,
+        last: bool = True,
+        whole_n: torch.Tensor | None = None,
+    ) -> TokenStatistics:
+        """`token_statistics` of this rank's `sequences`, which may be none; all ranks must call it together.
+
+        `last` says that this is the last pass before the optimiser's step, when ranks exchange their gradients.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.dtype != torch.float32:
+                stack.enter_context(torch.autocast(self.ranks.device.type, self.dtype))
+            if self._replicated and not last:
+                stack.enter_context(self._reader.no_sync())
+            return TokenStatistics(
+                *self._reader(
+                    sequences if len(sequences) else _NOTHING, temperature, chunk, entropy_gradient, whole_n
+                )
+            )
+
+    @torch.no_grad()
+    def measure(
+        self, sequences: Sequences, temperature: float, chunk: int, micro_batch_tokens: int
+    ) -> TokenStatistics:
+        """Statistics of all `sequences` in their order, without gradient, on the CPU and on every rank.
+
+        Micro-batches of at most `micro_batch_tokens` padded tokens are shared out among the ranks.
+        """
+        found_2N = torch.zeros(2, len(sequences.targets_N))
+        for rows in self.ranks.share(sequences.balanced_micro_batches(micro_batch_tokens), []):
+            part = self.read(sequences[rows], temperature, chunk)
+            found_2N[:, sequences.token_index(rows)] = torch.stack([part.logprob_N, part.entropy_N]).float().cpu()
+        if self._sharded:  # after a backward pass FSDP2 does this itself
+            self._reader.reshard()
+        return TokenStatistics(*self.ranks.sum(found_2N))
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of this rank's share of the loss; DDP and FSDP2 average over ranks, thus the factor."""
+        (loss * self.ranks.size).backward()
+
+    def clip_gradient(self, limit: float) -> torch.Tensor:
+        """Scale the gradient down to norm `limit` if it is longer; returns the norm it had."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @torch.no_grad()
+    def copy_weights(self, other: "Policy") -> None:
+        """Take over the weights of a policy that is spread in the same way."""
+        for own, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
+            own.copy_(theirs)
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and whole tensor of every weight, one at a time; all ranks must go through them together."""
+        for name, tensor in self.model.state_dict().items():
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Whole weights and optimiser state, by the weights' names, on the main rank's CPU; empty on others."""
+        optimizer_state = get_optimizer_state_dict(self.model, optimizer, options=_WHOLE)
+        weights = {name: tensor.cpu() for name, tensor in self.weights() if self.ranks.main}
+        return {"model": weights, "optimizer": optimizer_state} if self.ranks.main else {}
+
+    def load_state(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """Take over what `state` gave, on any number of ranks; only the main one's `state` is looked at."""
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.ranks.size > 1)
+        set_model_state_dict(self.model, state.get("model", {}), options=options)
+        set_optimizer_state_dict(self.model, optimizer, state.get("optimizer", {}), options=options)
+
+
+class _Reader(torch.nn.Module):
+    """What DDP and FSDP2 wrap: the output head must be read within the forward pass, where its weight is whole."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        sequences: Sequences,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool,
+        whole_n: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        found = token_statistics(self.model, sequences, temperature, chunk, entropy_gradient, whole_n=whole_n)
+        return found.logprob_N, found.entropy_N, found.logprobs_nV

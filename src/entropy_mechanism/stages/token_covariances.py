@@ -1,0 +1,67 @@
+"""Token records of a run -> its covariances.
+
+A module of its own, since reading the records takes torch, which the other analyses need not load.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from entropy_mechanism import files, tracking
+from entropy_mechanism.analysis.token_covariances import METRICS, RECORDED, step_covariances
+from entropy_mechanism.config import read_run_config
+from entropy_mechanism.models import manifest
+from entropy_mechanism.rl.token_records import read_shard, shard_path
+
+
+def token_covariances(config: Path, metrics: Path, source: Path, store: Path, output: Path, results: Path) -> None:
+    """One row per recorded step of a run; none when it keeps no token records.
+
+    The records stand in the run's folder of the `store`, which the manifest `source` names by its fingerprint.
+    Raises ValueError when a record is missing that settings and metrics say there is, or cannot be read.
+    """
+    torch.set_num_threads(1)  # the same bits on any number of cores
+    run = read_run_config(config)
+    with tracking.stage(
+        "token_covariances", run.run, results=results, inputs=[config, metrics, source], outputs=[output]
+    ) as record:
+        folder = store / manifest.read(source).facts["fingerprint"]
+        every = run.training.record_tokens_every
+        steps = _recorded(pd.read_parquet(metrics), every, run.training.steps)
+        rows = []
+        try:
+            _check_complete(folder / "tokens", steps)
+            for step, groups in steps.items():
+                records = read_shard(shard_path(folder / "tokens", step), RECORDED)
+                rows.append({"step": step} | step_covariances(records, groups, run.training.samples))
+        except ValueError as error:
+            raise ValueError(
+                f"token records of {run.run} (training.record_tokens_every: {every}) are not as its training left "
+                f"them: {error}. Delete {folder} and {source} and run the workflow again: that trains the run anew"
+            ) from error
+        # the row that is cut off again gives a run without records the columns and their types
+        model = pd.DataFrame([{"step": 0} | dict.fromkeys(METRICS, 0.0)]).iloc[:0]
+        frame = pd.DataFrame(rows) if rows else model
+        for position, (name, value) in enumerate(run.identity.items()):
+            frame.insert(position, name, pd.Series([value] * len(frame), index=frame.index, dtype=type(value)))
+        files.write_parquet(output, frame)
+        record.metric("recorded_steps", len(frame))
+
+
+def _recorded(metrics: pd.DataFrame, every: int, steps: int) -> dict[int, int]:
+    """The steps that keep records, with the groups each trained on; the last policy version is not trained."""
+    if not every:
+        return {}
+    kept = metrics.set_index("step")["rollout/kept_groups"]
+    kept = kept[(kept.index % every == 0) & (kept.index < steps) & (kept > 0)]
+    return {int(step): int(groups) for step, groups in kept.items()}
+
+
+def _check_complete(folder: Path, steps: Iterable[int]) -> None:
+    """Raise ValueError that names steps without a shard."""
+    missing = [step for step in steps if not shard_path(folder, step).is_file()]
+    if missing:
+        some = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        raise ValueError(f"{len(missing)} files of {folder} are missing (step {some})")

@@ -1,0 +1,117 @@
+"""What the tests of several ranks compute. Run as a program it is one rank, and the main one writes results."""
+
+import copy
+import sys
+from pathlib import Path
+
+import torch
+from random_policies import random_policy
+from test_prime import SEQUENCES
+from test_prime import TRAINING as PRIME_TRAINING
+from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
+from transformers import PreTrainedModel
+
+from entropy_mechanism.config import Compute, RewardModel
+from entropy_mechanism.rl.loop import Hooks, Trainer
+from entropy_mechanism.rl.policy import Policy
+from entropy_mechanism.rl.prime import ImplicitRewardModel
+from entropy_mechanism.rl.ranks import Ranks, join
+from entropy_mechanism.rl.update import update
+from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+
+SHARDINGS = ("none", "full")
+DENSE = {"covariance_low": 1e-3, "covariance_high": 50, "count_selected": False}
+UPDATES = {name: (settings, {"micro_batch_tokens": 8}) for name, settings in OBJECTIVES.items()}
+UPDATES |= {
+    "one micro-batch for two ranks": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 10_000}),
+    "an odd number of micro-batches": (OBJECTIVES["clip-cov"], {"micro_batch_tokens": 20}),
+    "detached tokens left out of the mean": (OBJECTIVES["clip-cov"] | DENSE, {"micro_batch_tokens": 8}),
+    "selection by micro-batch": (
+        OBJECTIVES["clip-cov"] | {"scope": "microbatch", "min_tokens": 1, "covariance_low": -50.0},
+        {"micro_batch_tokens": 16},
+    ),
+    "mean by micro-batch": (OBJECTIVES["ppo-clip"], {"micro_batch_tokens": 16, "aggregation": "micro-batch-mean"}),
+    "entropy bonus and reference KL": (
+        OBJECTIVES["ppo-clip"],
+        {"micro_batch_tokens": 8, "regularisation": {"entropy": 0.1, "reference_kl": 0.1}},
+    ),
+    "full kl-cov": (
+        OBJECTIVES["kl-cov"] | {"penalty": "full", "coefficient": 5.0},
+        {"micro_batch_tokens": 20},
+    ),
+    "tied": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
+}
+RUNS = {
+    "clip-cov": ("clip-cov", {}),
+    "prime with a reference": ("kl-cov", {"estimator": "prime", "regularisation": {"reference_kl": 0.1}}),
+}
+
+
+def model_for(name: str) -> PreTrainedModel:
+    return random_policy(tied=name == "tied")
+
+
+def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
+    """Metrics, selected tokens and weights after one update."""
+    objective, changes = UPDATES[name]
+    batch, model = mini_batch(random_policy()), model_for(name)
+    policy = Policy(model, ranks=ranks, sharded=sharding == "full")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    frozen = perturbed(model_for(name)).requires_grad_(False)
+    old = Policy(frozen, ranks=ranks, sharded=sharding == "full")
+    config = config_for(objective, **changes)
+    metrics, tokens = update(policy, optimizer, batch, config, (1, 2), old_policy=old)
+    return {"metrics": metrics, "selected": tokens.selected, "logprob": tokens.logprob, "weights": whole(policy)}
+
+
+def reward_model_updates(ranks: Ranks, sharding: str) -> dict:
+    """Metrics of three updates of PRIME's reward model and the rewards after them."""
+    training = PRIME_TRAINING.model_copy(update={"micro_batch_tokens": 7})
+    settings = RewardModel(learning_rate=1e-3, beta=1.0)
+    model = ImplicitRewardModel(random_policy(), settings, training, ranks, sharding == "full")
+    right = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    metrics = [model.update(SEQUENCES, right) for _ in range(3)]
+    return {"metrics": metrics[-1], "rewards": model.rewards(SEQUENCES)}
+
+
+def whole_run(name: str, ranks: Ranks, sharding: str, folder: Path, steps: int = 4) -> dict:
+    """Rows and final weights of a short training, from the newest checkpoint in `folder` on."""
+    objective, changes = RUNS[name]
+    compute = {"ranks": ranks.size, "sharding": sharding, "device": "cpu"}
+    config = config_for(objective, steps=steps, micro_batch_tokens=40, record_tokens_every=1, **changes)
+    config = config.model_copy(update={"compute": Compute(**compute)})
+    model, rows = random_policy(), []
+    engine = TransformersEngine(copy.deepcopy(model) if sharding == "full" else model, 40)
+    hooks = Hooks(row=rows.append, stop=lambda: False, warn=print)
+    places = (QUESTIONS, QUESTIONS[:5], (1,), folder / "checkpoints", hooks)
+    trainer = Trainer(config, model, engine, grade_even, *places, ranks=ranks)
+    first = trainer.resume()
+    trainer.train()
+    held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in trainer.policy.model.parameters())
+    (folder.parent / f"held-{ranks.index}").write_text(str(held))
+    return {"first": first, "rows": rows, "weights": whole(trainer.policy)}
+
+
+def whole(policy: Policy) -> torch.Tensor:
+    """All weights, flat, on every rank; those of an unwrapped policy in the order of its parameters."""
+    return torch.cat([tensor.detach().flatten() for _, tensor in policy.weights()])
+
+
+def all_cases(ranks: Ranks, sharding: str, folder: Path) -> dict:
+    """Results of every case by name."""
+    results = {("update", name): one_update(name, ranks, sharding) for name in UPDATES}
+    results["reward model"] = reward_model_updates(ranks, sharding)
+    for name in RUNS:
+        results["run", name] = whole_run(name, ranks, sharding, folder / name)
+    half = folder / "begun by one"  # where the test has trained half of it
+    if half.is_dir():
+        results["resumed"] = whole_run("prime with a reference", ranks, sharding, half)
+    return results
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with join(Compute(device="cpu", ranks=2, sharding=sys.argv[1])) as several:
+        found = all_cases(several, sys.argv[1], Path(sys.argv[2]))
+        if several.main:
+            torch.save(found, Path(sys.argv[2]) / "results.pt")
