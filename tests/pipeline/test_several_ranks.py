@@ -111,6 +111,19 @@ def test_ranks_stop_together_with_a_checkpoint_and_go_on(ranked, how):
     ranked.assert_alike(name, "whole")
 
 
+def test_ranks_that_do_not_listen_yet_stop_together_too(ranked):
+    process = begin(ranked, "early")
+    give_up = time.monotonic() + 60
+    while len(ranks_of(ranked, "early")) < 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGTERM)
+    status, text = finish(process)
+    assert status == 75, text
+    assert "start again to go on" in text
+    assert not list((ranked.root / "early/store").glob("*/failed.json"))
+
+
 @pytest.mark.parametrize("victim", ["launcher", "main rank", "other rank"])
 def test_a_kill_of_any_process_ends_all_and_the_run_goes_on(ranked, victim):
     name = f"killed-{victim.replace(' ', '-')}"
@@ -137,7 +150,7 @@ def test_a_kill_of_any_process_ends_all_and_the_run_goes_on(ranked, victim):
 def test_a_permanent_error_is_told_and_stops_further_attempts(ranked):
     status, text = finish(begin(ranked, "broken", config="broken.yaml"))
     assert status == 1
-    assert "updates had a gradient that was not finite" in text
+    assert "updates had a loss or gradient that was not finite" in text
     assert (ranked.store("broken") / "failed.json").is_file()
     status, text = finish(begin(ranked, "broken", config="broken.yaml"))
     assert status == 1

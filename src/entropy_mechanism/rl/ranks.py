@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=2)
+"""What ranks wait for one that is busy alone, as with the checkpoint of a large policy (NCCL: ten minutes)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def join(compute: Compute) -> Iterator[Ranks]:
         return
     from accelerate import PartialState
 
-    state = PartialState(cpu=compute.device != "cuda")
+    state = PartialState(cpu=compute.device != "cuda", timeout=PATIENCE)
     if state.num_processes != compute.ranks:
         raise PermanentError(
             f"{state.num_processes} ranks were started and `compute` asks for {compute.ranks}; start this run "

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest
+from entropy_mechanism.stages.stopping import INTERRUPTED, RELAYED, StopRequest
 
 GRACE = 20.0
 """Seconds that the other ranks get once one has ended with an error; they wait for it in vain."""
@@ -33,6 +33,8 @@ def launch(command: Sequence[str], ranks: int, stop: StopRequest) -> None:
         "MASTER_PORT": str(_free_port()),
         _LAUNCHER: str(os.getpid()),
     }
+    # A rank inherits the block and lifts it once it listens; until then a signal would end it.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "entropy_mechanism", *command],
@@ -41,6 +43,7 @@ def launch(command: Sequence[str], ranks: int, stop: StopRequest) -> None:
         )
         for rank in range(ranks)
     ]
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     try:
         failed = _wait(processes, stop)
     finally:

@@ -13,6 +13,8 @@ from pathlib import Path
 INTERRUPTED = 75
 """Exit status of a stage that stopped in time and goes on when started again (EX_TEMPFAIL of sysexits.h)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RELAYED = (*SIGNALS, signal.SIGUSR1)
+"""What a process that a launcher supervises finds blocked, until it listens."""
 RECENT = 100
 """Steps whose slowest one stands for the next."""
 MARGIN = 1.25
@@ -49,6 +51,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_IGN if supervised else self._note)
         if supervised:
             signal.signal(signal.SIGUSR1, self._note)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAYED)
 
     def left(self) -> float | None:
         """Seconds until the deadline; None when there is none."""

@@ -73,21 +73,24 @@ def train(
                 _tidy(folder)
                 with _marking_failure(folder):
                     stop.leave_if_asked(run.run)
-                    arguments = (config, fingerprint, model, train_set, validation, folder)
                     if run.compute.ranks == 1:
-                        _train(*arguments, stop)
+                        from entropy_mechanism.stages.training import train_run
+
+                        stop.leave_if_asked(run.run)  # the import takes seconds
+                        train_run(run, fingerprint, model, train_set, validation, folder, stop)
                     else:
-                        options = (
-                            "--config",
-                            "--fingerprint",
-                            "--model",
-                            "--train-set",
-                            "--validation",
-                            "--folder",
-                        )
-                        pairs = [str(part) for pair in zip(options, arguments, strict=True) for part in pair]
-                        left = [] if stop.left() is None else ["--deadline-seconds", str(stop.left())]
-                        launch(["train-rank", *pairs, *left], run.compute.ranks, stop)
+                        options = {
+                            "--config": config,
+                            "--fingerprint": fingerprint,
+                            "--model": model,
+                            "--train-set": train_set,
+                            "--validation": validation,
+                            "--folder": folder,
+                        }
+                        if stop.deadline is not None:
+                            options["--deadline-seconds"] = stop.left()
+                        command = ["train-rank", *(str(part) for pair in options.items() for part in pair)]
+                        launch(command, run.compute.ranks, stop)
             _write_outputs(run, fingerprint, folder, metrics, output)
 
 
@@ -101,27 +104,17 @@ def train_rank(
     results: Path,
     deadline_seconds: float | None = None,
 ) -> None:
-    """What each rank does of a training that `train` has started on several."""
+    """What each rank does of a training that `train` has started on several.
+
+    A rank that was asked to stop does not leave before it has met the others, which would wait for it: the loop
+    asks all of them at once.
+    """
     follow_launcher()
     with _marking_failure(folder):
         stop = StopRequest(deadline_seconds, supervised=True)
-        _train(config, fingerprint, model, train_set, validation, folder, stop)
+        from entropy_mechanism.stages.training import train_run
 
-
-def _train(
-    config: Path,
-    fingerprint: str,
-    model: Path,
-    train_set: Path,
-    validation: Path,
-    folder: Path,
-    stop: StopRequest,
-) -> None:
-    from entropy_mechanism.stages.training import train_run
-
-    run = read_run_config(config)
-    stop.leave_if_asked(run.run)
-    train_run(run, fingerprint, model, train_set, validation, folder, stop)
+        train_run(read_run_config(config), fingerprint, model, train_set, validation, folder, stop)
 
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:

@@ -72,11 +72,11 @@ def train_run(
             trainer.train()
         except Stopped as reason:
             if ranks.main:
-                log.say(f"{reason} ({stop.reason}); start again to go on")
+                log.say(f"{reason} ({stop.reason or 'another rank was asked to'}); start again to go on")
             raise SystemExit(INTERRUPTED) from reason
         finally:
             log.close()
-        weights = {name: tensor for name, tensor in trainer.policy.weights() if ranks.main}
+        weights = {name: tensor.cpu() for name, tensor in trainer.policy.weights() if ranks.main}
     if ranks.main:
         save_policy(policy, tokenizer, folder / "final", weights)
         _finish(folder, log, base)
