@@ -214,7 +214,7 @@ class Training(Strict):
     record_tokens_every: Annotated[int, Field(ge=0)] = 0
     """Rollout steps between records of every token, written to the run's store folder; 0 records none."""
     max_skipped_updates: Annotated[int, Field(ge=0)] = 10
-    """Updates with a gradient that is not finite after which the run stops for good."""
+    """Updates with a loss or gradient that is not finite after which the run stops for good."""
     micro_batch_tokens: Count = 65536
     """Padded tokens per forward pass at most."""
     logprob_chunk: Count = 1024

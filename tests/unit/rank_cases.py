@@ -40,10 +40,12 @@ UPDATES |= {
         {"micro_batch_tokens": 20},
     ),
     "tied": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
+    "not finite": (OBJECTIVES["ppo-clip"], {"micro_batch_tokens": 20}),
 }
 RUNS = {
     "clip-cov": ("clip-cov", {}),
     "prime with a reference": ("kl-cov", {"estimator": "prime", "regularisation": {"reference_kl": 0.1}}),
+    "full kl-cov": (OBJECTIVES["kl-cov"] | {"penalty": "full", "coefficient": 5.0}, {}),
 }
 
 
@@ -55,6 +57,8 @@ def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
     """Metrics, selected tokens and weights after one update."""
     objective, changes = UPDATES[name]
     batch, model = mini_batch(random_policy()), model_for(name)
+    if name == "not finite":
+        batch.advantage_N[3] = torch.inf  # in a micro-batch of one of the ranks
     policy = Policy(model, ranks=ranks, sharded=sharding == "full")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     frozen = perturbed(model_for(name)).requires_grad_(False)

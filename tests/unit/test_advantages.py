@@ -43,6 +43,10 @@ def test_prompts_are_normalised_one_by_one():
     assert torch.equal(alone, both[:2])
 
 
+def test_a_rollout_of_one_token_has_no_spread_and_no_advantage():
+    assert estimate("reinforce++", [[1.0]]).tolist() == [0]
+
+
 @pytest.mark.parametrize("name", ["grpo", "rloo", "reinforce++-baseline"])
 def test_a_group_of_one_is_refused(name):
     with pytest.raises(ValueError, match="two or more"):

@@ -59,6 +59,15 @@ def test_the_reward_model_learns_to_tell_right_from_wrong_and_leaves_the_policy_
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
 
 
+def test_a_loss_that_is_not_finite_leaves_the_reward_model_alone_and_is_counted(policy):
+    reward_model = ImplicitRewardModel(policy, RewardModel(learning_rate=1e-2, beta=1.0), TRAINING)
+    assert reward_model.update(SEQUENCES, torch.tensor([1.0, 0, 0, 1]))["reward_model/skipped_updates"] == 0
+    before = reward_model.rewards(SEQUENCES)
+    metrics = reward_model.update(SEQUENCES, torch.tensor([1.0, 0, 0, torch.nan]))
+    assert metrics["reward_model/skipped_updates"] == 1
+    assert torch.equal(reward_model.rewards(SEQUENCES), before)
+
+
 def test_an_update_of_the_reward_model_does_not_depend_on_the_micro_batch_size(policy):
     weights = []
     for tokens in (1000, 7):

@@ -71,6 +71,7 @@ def test_two_ranks_select_the_same_tokens_and_make_the_same_update(alone, togeth
     close(found["logprob"], expected["logprob"])
     close(found["weights"], expected["weights"])
     same_metrics(found["metrics"], expected["metrics"])
+    assert found["metrics"]["policy/skipped_updates"] == (name == "not finite")
 
 
 def test_two_ranks_train_the_same_reward_model(alone, together):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from entropy_mechanism.config import ClipCov, KlCov
 from entropy_mechanism.rl import selection
+from entropy_mechanism.rl.update import select
 
 
 def clip_settings(**changes):
@@ -52,6 +53,23 @@ def test_kl_cov_selects_nothing_when_all_advantages_are_equal():
     assert not selection.kl_cov(torch.zeros(100), KlCov(name="kl-cov", fraction=0.5, min_tokens=1)).any()
 
 
+@given(
+    st.floats(-3, 3, width=32),
+    st.lists(st.floats(-20, 0, width=32), min_size=1, max_size=60),
+    st.sampled_from(["equal advantages", "equal log-probabilities"]),
+)
+def test_what_does_not_vary_covaries_with_nothing_to_the_bit(constant, varying, equal):
+    """A rounding error of the mean would be a positive covariance of the highest tokens."""
+    flat, values = torch.full((len(varying),), constant), torch.tensor(varying)
+    pair = (values, flat) if equal == "equal advantages" else (flat, values)
+    for settings in (
+        KlCov(name="kl-cov", fraction=0.5, min_tokens=1),
+        clip_settings(fraction=0.5, covariance_low=1e-30),
+    ):
+        generator = torch.Generator().manual_seed(0)
+        assert not select(pair[0], pair[0], pair[1], settings, generator).any()
+
+
 def test_clip_cov_draws_only_from_the_closed_band():
     covariance = torch.tensor([0.99, 1.0, 3.0, 5.0, 5.01] * 20)
     mask = draw(covariance, clip_settings(fraction=1.0))
@@ -77,6 +95,15 @@ def test_clip_cov_leaves_out_tokens_that_the_ratio_clip_already_cuts():
         True,
         True,
     ]
+
+
+@given(st.lists(st.tuples(st.floats(-4, 0), st.floats(-4, 0), st.floats(-3, 3)), min_size=2, max_size=30))
+def test_no_token_that_the_ratio_clip_cuts_is_selected_in_an_update(rows):
+    logprob, old, advantage = torch.tensor(rows).unbind(1)
+    settings = clip_settings(fraction=1.0, covariance_low=-99, covariance_high=99, clip_low=0.2, clip_high=0.3)
+    ratio = (logprob - old).exp()
+    cut = ((advantage > 0) & (ratio > 1.3)) | ((advantage < 0) & (ratio < 0.8))
+    assert torch.equal(select(logprob, old, advantage, settings, torch.Generator()), ~cut)
 
 
 def test_clip_cov_depends_on_its_own_generator_alone():

@@ -9,7 +9,7 @@ import pytest
 
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.rl.checkpoint import ForeignCheckpoint
-from entropy_mechanism.rl.loop import ParityError
+from entropy_mechanism.rl.errors import ParityError
 from entropy_mechanism.stages.stopping import MARGIN, SIGNALS, StopRequest, process_age
 from entropy_mechanism.stages.train import permanent
 from entropy_mechanism.stages.training import sound_rows

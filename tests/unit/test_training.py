@@ -7,12 +7,15 @@ import math
 import pandas as pd
 import pytest
 import torch
+from random_policies import random_policy
 
 from entropy_mechanism.config import RunConfig
 from entropy_mechanism.rewards.outcome import Outcome
+from entropy_mechanism.rl import loop
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
-from entropy_mechanism.rl.loop import DivergenceError, Hooks, ParityError, Stopped, Trainer
+from entropy_mechanism.rl.errors import DivergenceError, ParityError
+from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.token_records import COLUMNS, read_shards, write_shard
 from entropy_mechanism.rl.update import MiniBatch, token_weights, update
@@ -112,13 +115,84 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
         model = copy.deepcopy(policy)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         config = config_for(objective, micro_batch_tokens=tokens, **changes)
-        metrics, _ = update(Policy(model), optimizer, batch, config, (1, 2))
-        results.append((weights(model), metrics))
+        metrics, tokens = update(Policy(model), optimizer, batch, config, (1, 2))
+        results.append((weights(model), metrics, tokens.selected))
+    assert torch.equal(results[0][2], results[1][2])
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-4)
     for name, value in results[0][1].items():
         assert results[1][1][name] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), name
     if "selection/count" in results[0][1]:
         assert results[0][1]["selection/count"] == 5  # floor(0.2 x 27)
+
+
+def hottest(logprob, advantage, count):
+    """Places of the tokens of highest covariance, those of Eq. 10."""
+    covariance = (logprob - logprob.mean()) * (advantage - advantage.mean())
+    return set(covariance.argsort(descending=True)[:count].tolist())
+
+
+@pytest.mark.parametrize("micro", [10_000, 8])
+def test_an_update_reads_and_selects_by_log_probabilities_at_the_rollout_temperature(policy, micro):
+    batch, temperature = mini_batch(policy), 0.2
+    logits = log_distributions(policy, batch.sequences).detach()  # log pi serves as logits
+    chosen = batch.sequences.targets_N[:, None]
+    cold, warm = ((logits / t).log_softmax(-1).gather(1, chosen).squeeze(1) for t in (temperature, 1.0))
+    config = config_for("kl-cov", temperature=temperature, micro_batch_tokens=micro)
+    _, tokens = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.1), batch, config, (1,))
+    torch.testing.assert_close(tokens.logprob.double(), cold, atol=1e-4, rtol=1e-4)
+    selected = set(tokens.selected.nonzero().squeeze(1).tolist())
+    assert selected == hottest(cold, batch.advantage_N, 5) != hottest(warm, batch.advantage_N, 5)
+
+
+def test_dropout_is_off_so_that_an_update_begins_at_the_policy_that_sampled(policy, tmp_path, monkeypatch):
+    for layer in policy.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    policy.train()
+    config = config_for(updates=1, filter_groups=False, micro_batch_tokens=10_000)
+    # `first` would take what the update reads for what was measured before it.
+    measured = lambda *a: update(*a[:6], False, a[7])  # noqa: E731
+    monkeypatch.setattr(loop, "update", measured)
+    rows = []
+    trainer_for(policy, config, tmp_path, rows).step()
+    assert rows[0]["policy/absolute_log_ratio"] < 1e-5
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("micro", [10_000, 8])
+def test_an_empty_response_changes_nothing_in_a_mean_over_tokens(policy, objective, micro):
+    batch, results = mini_batch(policy), []
+    prompts, responses = batch.sequences.prompts, batch.sequences.responses
+    with_empty = Sequences([*prompts[:2], [4], *prompts[2:], [5]], [*responses[:2], [], *responses[2:], []])
+    for sequences in (batch.sequences, with_empty):
+        model = copy.deepcopy(policy)
+        part = MiniBatch(sequences, batch.old_logprob_N, batch.advantage_N, batch.reference_logprob_N)
+        config = config_for(objective, micro_batch_tokens=micro)
+        metrics, tokens = update(Policy(model), torch.optim.SGD(model.parameters(), lr=0.1), part, config, (1,))
+        assert all(math.isfinite(value) for name, value in metrics.items() if not name.startswith("selection/"))
+        results.append((weights(model), tokens.selected))
+    assert torch.equal(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_update_of_empty_responses_alone_leaves_the_weights_alone(policy, objective):
+    batch = MiniBatch(Sequences([[2], [3, 4]], [[], []]), torch.zeros(0), torch.zeros(0))
+    before = weights(policy).clone()
+    config = config_for(objective)
+    metrics, _ = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.1), batch, config, (1,))
+    assert torch.equal(weights(policy), before)
+    assert metrics["policy/loss"] == metrics["policy/gradient_norm"] == metrics["policy/skipped_updates"] == 0
+
+
+@pytest.mark.parametrize(("objective", "estimator"), [("gspo", "grpo"), ("clip-cov", "prime"), ("kl-cov", "rloo")])
+def test_responses_of_one_token_train_without_a_value_that_is_not_finite(policy, tmp_path, objective, estimator):
+    rows = []
+    config = config_for(objective, estimator=estimator, max_response=1, steps=2, filter_groups=False)
+    trainer_for(policy, config, tmp_path, rows).train()
+    assert rows[0]["length/max"] == 1
+    for name, value in rows[0].items():
+        assert value is None or math.isfinite(value) or name.startswith("selection/"), name
+    assert rows[0]["policy/gradient_norm"] > 0
 
 
 @pytest.mark.parametrize("micro", [10_000, 20, 8])
@@ -276,6 +350,26 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(policy):
     assert torch.equal(weights(policy), before)
 
 
+def test_a_loss_that_is_not_finite_changes_nothing_though_its_gradient_is(policy):
+    batch = mini_batch(policy)
+    batch.reference_logprob_N[3] = -math.inf  # k1 is log pi - log pi_ref: its slope does not see the reference
+    config = config_for(regularisation={"reference_kl": 0.1, "kl_estimator": "k1"})
+    before = weights(policy).clone()
+    metrics, _ = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.1), batch, config, (1,))
+    assert math.isfinite(metrics["policy/gradient_norm"])
+    assert metrics["policy/skipped_updates"] == 1
+    assert torch.equal(weights(policy), before)
+
+
+def test_skipped_updates_of_the_reward_model_count(policy, tmp_path, monkeypatch):
+    config = config_for(estimator="prime", max_skipped_updates=1, filter_groups=False)
+    trainer = trainer_for(policy, config, tmp_path, [])
+    skipped = {"reward_model/skipped_updates": 1.0}
+    monkeypatch.setattr(trainer.reward_model, "update", lambda sequences, right_B: skipped)
+    with pytest.raises(DivergenceError, match=r"step 1: 2 updates .*allowed: 1"):
+        trainer.train()
+
+
 def test_too_many_gradients_that_are_not_finite_end_the_run(policy, tmp_path, monkeypatch):
     rows = []
     config = config_for(max_skipped_updates=3, filter_groups=False)
@@ -321,6 +415,34 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(policy, tmp_path, s
     assert without_times(rows) == without_times(first + second)
 
 
+@pytest.mark.parametrize("lost", ["no signal", "not finite"])
+def test_a_run_stopped_before_its_first_update_goes_on_as_if_it_had_not_been_stopped(policy, tmp_path, lost):
+    """There is no optimiser state to save then, and Adam counts its steps from the first."""
+
+    def attempt(folder, model, rows, stop):
+        def grader(completions, answers):
+            signal = rows or lost != "no signal"
+            return grade_even(completions, answers) if signal else [Outcome.WRONG] * len(answers)
+
+        trainer = trainer_for(model, config_for(checkpoint_every=10), folder, rows, stop, grader)
+        if lost == "not finite":
+            estimate = trainer.advantages
+            trainer.advantages = lambda rollout: estimate(rollout) * (1 if rows else math.inf)
+        trainer.resume()
+        trainer.train()
+
+    whole, rows = copy.deepcopy(policy), []
+    attempt(tmp_path / "whole", whole, rows, lambda: False)
+    first = []
+    with pytest.raises(Stopped):
+        attempt(tmp_path / "cut", copy.deepcopy(policy), first, lambda: len(first) == 1)
+    assert not rows[0].get("policy/gradient_norm", 0) > 0  # no update was made
+    resumed = copy.deepcopy(policy)
+    attempt(tmp_path / "cut", resumed, first, lambda: False)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert without_times(rows) == without_times(first)
+
+
 def test_every_step_has_a_row_and_the_last_one_is_measured_only(policy, tmp_path):
     rows = []
     trainer_for(policy, config_for(), tmp_path, rows).train()
@@ -337,6 +459,31 @@ def test_validation_is_of_the_policy_before_the_rows_update(policy, tmp_path):
     before = trainer.validate()
     trainer.step()
     assert rows[0]["validation/accuracy"] == before
+
+
+def test_entropy_is_of_the_policy_before_the_rows_update(policy, tmp_path):
+    rows, before = [], Policy(copy.deepcopy(policy))
+    trainer = trainer_for(policy, config_for(filter_groups=False), tmp_path, rows)
+    sequences = trainer.collector.collect(step=0, cursor=0).first.sequences
+    expected = before.measure(sequences, 1.0, 64, 10_000).entropy_N.double().mean().item()
+    trainer.step()
+    for when in ("before_filter", "after_filter"):
+        assert rows[0][f"entropy/token_mean/{when}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_update_draws_with_a_seed_of_its_own(policy, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(loop, "update", lambda *a: seeds.append(a[4]) or update(*a))
+    trainer_for(policy, config_for("clip-cov", filter_groups=False), tmp_path, []).train()
+    assert len(seeds) == len(set(seeds)) == 8
+    draws = []
+    for seed in (seeds[0], seeds[1], seeds[2], seeds[0]):
+        model, batch = random_policy(), mini_batch(random_policy())
+        config = config_for(OBJECTIVES["clip-cov"] | {"covariance_low": -50.0})
+        _, tokens = update(Policy(model), torch.optim.SGD(model.parameters(), lr=0.1), batch, config, seed)
+        draws.append(tuple(tokens.selected.tolist()))
+    assert draws[0] == draws[3]
+    assert len(set(draws)) == 3
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime"])
@@ -443,6 +590,17 @@ def test_an_engine_with_other_weights_is_noticed(policy, tmp_path):
     )
     with pytest.raises(ParityError, match="step 0: log-probabilities of rollout engine and trainer differ"):
         trainer.step()
+
+
+def test_an_engine_with_a_model_of_its_own_gets_the_weights_of_every_update(policy, tmp_path):
+    own = copy.deepcopy(policy)
+    hooks = Hooks(row=lambda row: None, stop=lambda: False, warn=lambda text: None)
+    places = (grade_even, QUESTIONS, QUESTIONS[:5], (1,), tmp_path, hooks)
+    trainer = Trainer(config_for(filter_groups=False), policy, TransformersEngine(own, 40), *places)
+    before = weights(own).clone()
+    trainer.train()  # checks their parity at every step
+    assert torch.equal(weights(own), weights(policy))
+    assert not torch.equal(weights(own), before)
 
 
 def test_groups_are_never_split():

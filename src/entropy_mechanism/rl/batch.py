@@ -32,6 +32,11 @@ class Rollout:
         """G."""
         return self.rewards_PG.shape[1]
 
+    @property
+    def sequences(self) -> "Sequences":
+        """The responses with their prompts, as the policy reads them."""
+        return Sequences(self.prompts, self.responses)
+
     def groups(self, indices: Sequence[int]) -> "Rollout":
         """The rollout of the given groups, in the given order. No group is ever split."""
         size = self.group_size

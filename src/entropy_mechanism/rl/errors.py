@@ -7,3 +7,11 @@ class PermanentError(Exception):
     What the training raises for such a reason is a subclass of this one. A ValueError counts alike: it says that
     an input is not what it should be.
     """
+
+
+class DivergenceError(PermanentError):
+    """Too many updates had a loss or gradient that was not finite."""
+
+
+class ParityError(PermanentError):
+    """The rollout engine and the trainer disagree about the policy."""

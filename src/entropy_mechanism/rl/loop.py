@@ -17,12 +17,18 @@ import torch
 from transformers import PreTrainedModel
 
 from entropy_mechanism.config import KlCov, RunConfig, Selection
-from entropy_mechanism.rl import checkpoint, covariance
+from entropy_mechanism.rl import checkpoint
 from entropy_mechanism.rl.advantages import ESTIMATORS
-from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
+from entropy_mechanism.rl.batch import Rollout
 from entropy_mechanism.rl.collect import Collected, Collector, DataOrder, Grader, Question
-from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.rl.logprobs import TokenStatistics
+from entropy_mechanism.rl.measurements import (
+    check_finite,
+    check_parity,
+    describe,
+    entropy_metrics,
+    skipped_updates,
+)
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.prime import ImplicitRewardModel, prime_advantages
 from entropy_mechanism.rl.ranks import Ranks, SharedEngine
@@ -30,21 +36,9 @@ from entropy_mechanism.rl.token_records import token_frame, write_shard
 from entropy_mechanism.rl.update import MiniBatch, mean_metrics, select, update
 from entropy_mechanism.rollouts.engine import Engine, Sampling, sample_seed
 
-PARITY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-"""Allowed |log-probability difference| in nats between rollout engine and trainer: at most in float32, on average
-in bfloat16, where single tokens differ by half a nat."""
-
 
 class Stopped(Exception):
     """Training was asked to stop; everything up to the last finished step is in a checkpoint."""
-
-
-class DivergenceError(PermanentError):
-    """Too many updates had a gradient that was not finite."""
-
-
-class ParityError(PermanentError):
-    """The rollout engine and the trainer disagree about the policy."""
 
 
 @dataclass
@@ -187,15 +181,16 @@ class Trainer:
         row |= collected.metrics
         with self.timed("logprob"):
             first, kept = self.measure(collected)
-        row |= entropy_metrics("before_filter", first, _sequences(collected.first))
+        row |= entropy_metrics("before_filter", first, collected.first.sequences)
         if len(collected.kept.rewards_PG):
             with self.timed("logprob"):
                 advantage_N = self.advantages(collected.kept)
-            row |= self.describe(collected.kept, kept, advantage_N)
+            row |= describe(collected.kept, kept, advantage_N)
             if not measure_only:
                 with self.timed("update"):
                     row |= self.update(collected.kept, kept, advantage_N)
-                self.check_finite(int(row["policy/skipped_updates"]))
+                self.state.skipped_updates += skipped_updates(row)
+                check_finite(self.state.skipped_updates, training.max_skipped_updates, self.state.step)
                 self.engine.load_weights(self.policy.weights())
         self.state.cursor = collected.cursor
         for phase in ("sample", "grade", "logprob", "update", "validate", "checkpoint"):
@@ -207,7 +202,7 @@ class Trainer:
 
     def advantages(self, rollout: Rollout) -> torch.Tensor:
         """The advantage of every response token, [N]; PRIME's rewards are those before this step's update."""
-        sequences = _sequences(rollout)
+        sequences = rollout.sequences
         if self.reward_model is not None:
             return prime_advantages(self.reward_model.rewards(sequences), rollout.rewards_PG, sequences)
         estimator = ESTIMATORS[self.config.advantage.estimator]
@@ -220,7 +215,7 @@ class Trainer:
         later = collected.kept.groups(range(reused, len(collected.kept.rewards_PG)))
         size = collected.first.group_size
         rows = {row for group in collected.kept_in_first for row in range(group * size, (group + 1) * size)}
-        sequence_N = _sequences(collected.first).sequence_N
+        sequence_N = collected.first.sequences.sequence_N
         chosen = torch.isin(sequence_N, torch.tensor(sorted(rows), dtype=torch.long))
         parts = [TokenStatistics(first.logprob_N[chosen], first.entropy_N[chosen])]
         if later.prompts:
@@ -228,65 +223,21 @@ class Trainer:
         kept = TokenStatistics(
             torch.cat([part.logprob_N for part in parts]), torch.cat([part.entropy_N for part in parts])
         )
-        self.check_parity(collected.kept, kept)
+        check_parity(collected.kept, kept, self.config.training.dtype, self.state.step)
         return first, kept
 
     def statistics(self, rollout: Rollout, policy: Policy | None = None) -> TokenStatistics:
         """Log-probabilities and exact entropies under the current policy, or under `policy`; no gradient."""
         training = self.config.training
         return (policy or self.policy).measure(
-            _sequences(rollout), training.temperature, training.logprob_chunk, training.micro_batch_tokens
-        )
-
-    def check_finite(self, skipped: int) -> None:
-        """Count updates that were skipped for a gradient that was not finite; too many end the run."""
-        self.state.skipped_updates += skipped
-        if self.state.skipped_updates > self.config.training.max_skipped_updates:
-            raise DivergenceError(
-                f"step {self.state.step}: {self.state.skipped_updates} updates had a gradient that was not finite "
-                f"(allowed: {self.config.training.max_skipped_updates}, training.max_skipped_updates); a lower "
-                "learning rate or a tighter clip may help"
-            )
-
-    def check_parity(self, rollout: Rollout, statistics: TokenStatistics) -> None:
-        """Stop when the engine sampled from another policy than the trainer holds."""
-        if not rollout.responses:
-            return
-        engine = torch.tensor([value for values in rollout.engine_logprobs for value in values])
-        dtype = self.config.training.dtype
-        difference_N = (engine - statistics.logprob_N).abs()
-        difference = difference_N.max().item() if dtype == "float32" else difference_N.mean().item()
-        if not difference <= PARITY_TOLERANCE[dtype]:
-            raise ParityError(
-                f"step {self.state.step}: log-probabilities of rollout engine and trainer differ by "
-                f"{'up to ' if dtype == 'float32' else ''}{difference:.2e} nats (allowed in {dtype}: "
-                f"{PARITY_TOLERANCE[dtype]:.0e}); the engine does not hold the trainer's weights"
-            )
-
-    def describe(
-        self, rollout: Rollout, statistics: TokenStatistics, advantage_N: torch.Tensor
-    ) -> dict[str, float]:
-        """Entropy after the filter and covariances of the batch that is trained on."""
-        sequences = _sequences(rollout)
-        logprob_PG, advantage_PG = (
-            sequence_means(values.double(), sequences.sequence_N, len(sequences))
-            .nan_to_num()
-            .view(-1, rollout.group_size)
-            for values in (statistics.logprob_N, advantage_N)
-        )
-        response = covariance.response_covariance(logprob_PG, advantage_PG)
-        right_P = (rollout.rewards_PG > 0.5).sum(1)
-        return (
-            entropy_metrics("after_filter", statistics, sequences)
-            | covariance.token_metrics(covariance.token_covariance(statistics.logprob_N, advantage_N))
-            | covariance.response_metrics(response, right_P, rollout.group_size)
+            rollout.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
         )
 
     def update(self, rollout: Rollout, old: TokenStatistics, advantage_N: torch.Tensor) -> dict[str, float]:
         """The optimiser updates of this step; prompts are shared out evenly among them."""
         settings, step, training = self.config.objective, self.state.step, self.config.training
         reference_N = None if self.reference is None else self.statistics(rollout, self.reference).logprob_N
-        batch = MiniBatch(_sequences(rollout), old.logprob_N, advantage_N, reference_N)
+        batch = MiniBatch(rollout.sequences, old.logprob_N, advantage_N, reference_N)
         chosen_N = None
         if isinstance(settings, Selection) and settings.scope == "rollout":
             generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))
@@ -294,7 +245,6 @@ class Trainer:
         if self.old_policy is not None:
             self.old_policy.copy_weights(self.policy)
         recorded = training.record_tokens_every and step % training.record_tokens_every == 0
-        self.policy.model.train()
         metrics, records, start, size = [], [], 0, rollout.group_size
         groups = torch.tensor_split(torch.arange(len(rollout.rewards_PG)), training.updates)
         for index, part in enumerate(part for part in groups if len(part)):
@@ -311,7 +261,6 @@ class Trainer:
                 records.append(token_frame(step, index, first, responses, tokens, old.entropy_N[here], settings))
             self.state.gradient_steps += 1 - int(values["policy/skipped_updates"])
             start = here.stop
-        self.policy.model.eval()
         if recorded and self.ranks.main:
             write_shard(self.checkpoints.parent / "tokens", step, records)
         row = mean_metrics(metrics)
@@ -326,17 +275,3 @@ class Trainer:
         )
         outcomes = self.grader([group[0] for group in groups], self.validation)
         return sum(outcome == "correct" for outcome in outcomes) / len(outcomes)
-
-
-def entropy_metrics(when: str, statistics: TokenStatistics, sequences: Sequences) -> dict[str, float]:
-    """Eq. 5: tokens averaged per response, then responses (sequence_mean); and over all tokens (token_mean)."""
-    entropy = statistics.entropy_N.double()
-    per_sequence = sequence_means(entropy, sequences.sequence_N, len(sequences))
-    return {
-        f"entropy/sequence_mean/{when}": float(per_sequence.nanmean()),
-        f"entropy/token_mean/{when}": float(entropy.mean()),
-    }
-
-
-def _sequences(rollout: Rollout) -> Sequences:
-    return Sequences(rollout.prompts, rollout.responses)

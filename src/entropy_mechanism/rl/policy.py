@@ -41,7 +41,7 @@ class Policy:
                 f"weights are {half.pop()}; training needs float32 weights, whatever the compute dtype"
             )
         self.ranks = ranks or Ranks()
-        self.model = model.to(self.ranks.device)
+        self.model = model.to(self.ranks.device).eval()  # dropout would make pi_old and pi two functions
         self.dtype = getattr(torch, dtype)
         self._reader: torch.nn.Module = _Reader(self.model)
         self._replicated, self._sharded = False, self.ranks.size > 1 and sharded
@@ -106,6 +106,8 @@ class Policy:
     @torch.no_grad()
     def copy_weights(self, other: "Policy") -> None:
         """Take over the weights of a policy that is spread in the same way."""
+        if self._sharded:  # a pass without gradient has left the outermost weights whole
+            self._reader.reshard()
         for own, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
             own.copy_(theirs)
 
@@ -115,8 +117,14 @@ class Policy:
             yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Whole weights and optimiser state, by the weights' names, on the main rank's CPU; empty on others."""
-        optimizer_state = get_optimizer_state_dict(self.model, optimizer, options=_WHOLE)
+        """Whole weights and optimiser state, by the weights' names, on the main rank's CPU; empty on others.
+
+        Before the first update there is no optimiser state, and asking torch for it would make one: a step of zero
+        gradient, which counts in Adam's correction of its means.
+        """
+        optimizer_state = (
+            get_optimizer_state_dict(self.model, optimizer, options=_WHOLE) if optimizer.state else {}
+        )
         weights = {name: tensor.cpu() for name, tensor in self.weights() if self.ranks.main}
         return {"model": weights, "optimizer": optimizer_state} if self.ranks.main else {}
 
@@ -124,7 +132,8 @@ class Policy:
         """Take over what `state` gave, on any number of ranks; only the main one's `state` is looked at."""
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.ranks.size > 1)
         set_model_state_dict(self.model, state.get("model", {}), options=options)
-        set_optimizer_state_dict(self.model, optimizer, state.get("optimizer", {}), options=options)
+        if self.ranks.any(bool(state.get("optimizer"))):
+            set_optimizer_state_dict(self.model, optimizer, state.get("optimizer", {}), options=options)
 
 
 class _Reader(torch.nn.Module):

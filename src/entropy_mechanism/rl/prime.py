@@ -5,6 +5,7 @@ labels of whole responses are enough to train it.
 """
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -65,14 +66,16 @@ class ImplicitRewardModel:
             self.model.backward(part_loss)
             sums["loss"] += part_loss.item()
             sums["agreeing"] += int(((logit_B > 0) == (right > 0.5)).sum())
-        norm = self.model.clip_gradient(training.gradient_clip)
-        if norm.isfinite():
-            self.optimizer.step()
         sums = ranks.sums(sums)
+        norm = self.model.clip_gradient(training.gradient_clip)
+        sound = bool(norm.isfinite()) and math.isfinite(sums["loss"])
+        if sound:
+            self.optimizer.step()
         return {
             "reward_model/loss": sums["loss"],
             "reward_model/accuracy": sums["agreeing"] / count,
             "reward_model/gradient_norm": norm.item(),
+            "reward_model/skipped_updates": float(not sound),
         }
 
     def state(self) -> dict[str, Any]:

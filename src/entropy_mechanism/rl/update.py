@@ -46,7 +46,7 @@ def update(
 ) -> tuple[dict[str, float], Tokens]:
     """One optimiser update on the weighted mean loss over the N response tokens of `batch`.
 
-    A gradient that is not finite leaves the weights alone and is counted in `policy/skipped_updates`.
+    A loss or gradient that is not finite leaves the weights alone and is counted in `policy/skipped_updates`.
 
     The gradient is accumulated over micro-batches of `training.micro_batch_tokens` and is the same, up to
     rounding, for any such size, unless aggregation or selection is by micro-batch: the weights of the mean are
@@ -79,14 +79,16 @@ def update(
         for name, value in loss.items():
             sums[name] += value.item()
         seen.add(batch.sequences.token_index(rows), tokens)
+    totals = ranks.sums(sums)
     norm = policy.clip_gradient(training.gradient_clip)
-    if norm.isfinite():
+    sound = bool(norm.isfinite()) and math.isfinite(totals["policy/loss"])
+    if sound:
         optimizer.step()
     tokens = seen.tokens(ranks, batch, first)
     metrics = {
-        **ranks.sums(sums),
+        **totals,
         "policy/gradient_norm": norm.item(),
-        "policy/skipped_updates": float(not norm.isfinite()),
+        "policy/skipped_updates": float(not sound),
         **objectives.policy_metrics(tokens, settings),
     }
     if isinstance(settings, Selection):
