@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entropy_mechanism.config import ClipCov, KlCov
@@ -53,6 +53,8 @@ def test_kl_cov_selects_nothing_when_all_advantages_are_equal():
     assert not selection.kl_cov(torch.zeros(100), KlCov(name="kl-cov", fraction=0.5, min_tokens=1)).any()
 
 
+@example(0.3, [-float(n) for n in range(12)], "equal advantages")
+@example(0.3, [-float(n) for n in range(12)], "equal log-probabilities")
 @given(
     st.floats(-3, 3, width=32),
     st.lists(st.floats(-20, 0, width=32), min_size=1, max_size=60),

@@ -310,6 +310,20 @@ def test_loss_is_the_mean_that_the_aggregation_names(policy):
         assert metrics["policy/loss"] == pytest.approx(value, abs=1e-6), aggregation
 
 
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("micro", [10_000, 8])
+def test_detached_tokens_are_in_the_denominator_unless_left_out(policy, counted, micro):
+    batch = mini_batch(policy)
+    old = Policy(policy).measure(batch.sequences, 1.0, 64, 1000).logprob_N  # ratios are 1: a loss is -A
+    batch = MiniBatch(batch.sequences, old, batch.advantage_N)
+    config = config_for(DENSE | {"count_selected": counted}, micro_batch_tokens=micro)
+    metrics, tokens = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.0), batch, config, (1,))
+    others = batch.advantage_N[~tokens.selected]
+    assert len(others) == 22
+    expected = -others.sum().item() / (27 if counted else 22)
+    assert metrics["policy/loss"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_micro_batch_mean_weighs_micro_batches_by_their_responses():
     sequences = Sequences([[2], [2], [2]], [[3], [4, 5, 6, 7, 8], [9, 10, 11]])
     parts = [sequences[0:1], sequences[1:3]]
