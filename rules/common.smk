@@ -84,9 +84,16 @@ def frames_of(item):
     """Analysis files that a figure or table is drawn from: those of the runs it shows."""
     runs = [run.name for run in PLAN.shown(item)]
     kinds = registry.entry(item).inputs
-    analyses = [PATHS.analysis(kind, run) for kind in kinds if kind != "scores" for run in runs]
-    scores = [PATHS.scores(policy.name) for policy in PLAN.shown_policies(item)] if "scores" in kinds else []
-    return analyses + scores
+    policies = [policy.name for policy in PLAN.shown_policies(item)]
+    files = []
+    for kind in kinds:
+        if kind == "scores":
+            files += [PATHS.scores(name) for name in policies]
+        elif kind == "comparison":
+            files += [PATHS.comparison(name) for name in policies if PLAN.references(name)]
+        else:
+            files += [PATHS.analysis(kind, run) for run in runs]
+    return files
 
 
 def policy_manifest(wildcards):
@@ -98,6 +105,12 @@ def policy_manifest(wildcards):
 def problems_of(wildcards):
     """The problems of a benchmark."""
     return PATHS.data(BENCHMARKS[wildcards.benchmark].data)
+
+
+def reference_grades(wildcards):
+    """`policy/benchmark` -> grades of the policies that one is compared with."""
+    policies = [policy.name for policy in PLAN.references(wildcards.policy)]
+    return {f"{policy}/{name}": PATHS.grades(policy, name) for policy in policies for name in BENCHMARKS}
 
 
 def by_benchmark(paths):

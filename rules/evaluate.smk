@@ -3,6 +3,7 @@ rule evaluation:
         [PATHS.samples(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
         [PATHS.grades(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
         [PATHS.scores(policy) for policy in PLAN.policies],
+        [PATHS.comparison(policy) for policy in PLAN.policies if PLAN.references(policy)],
 
 
 rule sample:
@@ -73,3 +74,28 @@ rule score:
         "python -m entropy_mechanism score"
         " --experiment {params.experiment:q} --policy {wildcards.policy} --grades {params.grades:q}"
         " --overlaps {input.overlaps:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule compare:
+    input:
+        grades=[PATHS.grades(benchmark=name) for name in BENCHMARKS],
+        references=lambda wildcards: list(reference_grades(wildcards).values()),
+    output:
+        PATHS.comparison(),
+    log:
+        PATHS.log("compare", "{policy}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        benchmarks=settings(EXPERIMENT.evaluation),
+        grades=lambda wildcards, input: by_benchmark(input.grades),
+        references=lambda wildcards: [f"{name}={path}" for name, path in reference_grades(wildcards).items()],
+        settings=settings(EXPERIMENT.analysis),
+        code=code("evaluation", "statistics.py", "stages/compare.py"),
+    message:
+        "Comparing {wildcards.policy} with others"
+    shell:
+        "python -m entropy_mechanism compare"
+        " --experiment {params.experiment:q} --policy {wildcards.policy} --grades {params.grades:q}"
+        " --references {params.references:q} --output {output:q} > {log:q} 2>&1"

@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
         _list("--overlaps", "FILE", "test problems in the policy's training sets (parquet)"),
         _out("--output", "scores (parquet)"))  # fmt: skip
+    add("compare", "stages.compare", "compare_policies", "compare a policy with others, problem by problem",
+        EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
+        _list("--references", "POLICY/BENCHMARK=FILE", "grades of the others"),
+        _out("--output", "differences (parquet)"))  # fmt: skip
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
         _in("--source", "manifest of the run"),

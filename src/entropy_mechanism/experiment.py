@@ -26,7 +26,7 @@ BASE = "base"
 """Method name of a policy that was not trained: the base model itself."""
 
 FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
-TableName = Literal["table1", "table2"]
+TableName = Literal["table1", "table2", "comparison"]
 
 
 class Experiment(Strict):
@@ -67,6 +67,14 @@ class Experiment(Strict):
         _known("validation", self.validation, self.data, "defined in data")
         for name, benchmark in self.evaluation.benchmarks.items():
             _known(f"evaluation.benchmarks.{name}.data", benchmark.data, self.data, "defined in data")
+        for index, name in enumerate(self.evaluation.compare_with):
+            _known(
+                f"evaluation.compare_with[{index}]", name, [BASE, *self.methods], f"'{BASE}' or defined in methods"
+            )
+        if "comparison" in self.tables and not self.evaluation.compare_with:
+            raise KeyedError(
+                "tables.comparison", "there is nothing to compare with; list methods in evaluation.compare_with"
+            )
         for name in self.compute:
             _known(f"compute.{name}", name, self.models, "defined in models")
         for index, group in enumerate(self.runs):

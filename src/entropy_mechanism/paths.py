@@ -79,6 +79,10 @@ class Paths:
         """Scores of a policy on all benchmarks."""
         return f"{self.root}/evaluation/{policy}/scores.parquet"
 
+    def comparison(self, policy: str = "{policy}") -> str:
+        """Differences by problem between a policy and those it is compared with."""
+        return f"{self.root}/evaluation/{policy}/comparison.parquet"
+
     def analysis(self, kind: str, run: str = "{run}") -> str:
         """One analysis file of one run."""
         return f"{self.root}/analysis/{run}/{kind}.parquet"

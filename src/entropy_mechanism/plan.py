@@ -1,7 +1,7 @@
 """From an experiment to its runs, evaluations, figures and files. Pure: reads and writes nothing."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,11 @@ class Policy:
     def name(self) -> str:
         """The run's name, or `{model}--base`."""
         return self.run.name if self.run else f"{self.model}--{BASE}"
+
+    @property
+    def method(self) -> str:
+        """The run's method, or `base`."""
+        return self.run.method if self.run else BASE
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -111,6 +116,18 @@ class Plan:
         return [Policy(model) for model in _unique(run.model for run in runs)] + [
             Policy(run.model, run) for run in runs
         ]
+
+    def references(self, name: str) -> list[Policy]:
+        """The policies that a policy is compared with; none for a base model."""
+        run = self.policies[name].run
+        if run is None:
+            return []
+        wanted = [method for method in self.experiment.evaluation.compare_with if method != run.method]
+        others = [
+            Policy(run.model) if method == BASE else Policy(run.model, replace(run, method=method))
+            for method in wanted
+        ]
+        return [policy for policy in others if policy.name in self.policies]
 
     def run_config(self, name: str) -> RunConfig:
         """The fully resolved configuration of one run: what `run.yaml` holds. ConfigError for an unknown run."""

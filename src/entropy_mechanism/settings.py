@@ -265,6 +265,10 @@ class Benchmark(Strict):
     """The scores to report: greedy, avg@k, pass@k, maj@k. The first one, greedy or avg@k, enters the averages."""
     prompt: PromptStyle | None = None
     """How its problems are put to a policy; by default as the data set says."""
+    temperature: Positive | None = None
+    """Temperature of its sampled responses; by default the evaluation's."""
+    max_response: Count | None = None
+    """Response tokens at most; by default the evaluation's."""
 
     @property
     def samples(self) -> int:
@@ -304,6 +308,8 @@ class Evaluation(Strict):
     """Response tokens at most."""
     stop: Stop = None
     """Tokens that end a response; by default the tokenizer's end-of-sequence token alone."""
+    compare_with: list[str] = Field([])
+    """Methods, or `base`, that each run is compared with problem by problem: those of its model, set and seed."""
     seed: Seed = 0
     """Seed of sampling."""
 

@@ -43,7 +43,7 @@ def test_a_finished_experiment_has_nothing_to_do_and_says_so_quickly(smoke):
 
 def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
     edited(f"results/smoke/evaluation/{GRPO}/medium/grades.parquet", None)
-    assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "table": 1, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "compare": 3, "table": 2, "report": 1, "all": 1}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
         ("report/index.html", {"report": 1, "all": 1}),
         (
             f"evaluation/{GRPO}/easy/samples.parquet",
-            {"sample": 1, "grade": 3, "score": 1, "table": 1, "report": 1, "all": 1},
+            {"sample": 1, "grade": 3, "score": 1, "compare": 3, "table": 2, "report": 1, "all": 1},
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_figure_code_redraws_figures_and_fits_nothing(smoke, edited):
     edited("src/entropy_mechanism/figures/style.py", ("import", "import"))
     path = smoke.root / "src/entropy_mechanism/figures/style.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    assert smoke.planned(*SMOKE) == {"figure": 6, "table": 2, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"figure": 6, "table": 3, "report": 1, "all": 1}
 
 
 def test_forcing_the_law_refits_it_and_redraws_what_shows_it(smoke):
@@ -175,7 +175,7 @@ def test_a_flipped_byte_is_found_by_the_audit(smoke):
     ("arguments", "expected"),
     [
         (["experiment=smok"], "'smok' is not in config/experiments"),
-        (["experiment=smok"], "allowed: paper, smoke, tiny (did you mean 'smoke'?)"),
+        (["experiment=smok"], "allowed: paper, smoke, tiny, tiny-full (did you mean 'smoke'?)"),
         (["experiment=smoke", "resluts=x"], "resluts"),
         (["experiment=smoke", "results=README.md"], "README.md is no folder"),
     ],

@@ -103,6 +103,22 @@ def test_training_changed_the_policy_and_every_method_differently(smoke, root):
     assert len({manifest["fingerprint"] for manifest in manifests}) == 3
 
 
+def test_differences_are_those_of_the_scores(smoke, root):
+    found = pd.read_parquet(root / "evaluation/nano--train--kl-cov--s1/comparison.parquet")
+    assert list(found["reference"].unique()) == ["nano--base", "nano--train--grpo--s1"]
+    keys = ["benchmark", "protocol"]
+    scores = {
+        policy: pd.read_parquet(root / f"evaluation/{policy}/scores.parquet").set_index(keys)["score"]
+        for policy in ("nano--train--kl-cov--s1", *found["reference"].unique())
+    }
+    for reference, rows in found[~found["benchmark"].isin(["pooled", "macro"])].groupby("reference"):
+        expected = scores["nano--train--kl-cov--s1"] - scores[reference]
+        difference = rows.set_index(keys)["difference"]
+        pd.testing.assert_series_equal(difference, expected[difference.index], check_names=False)
+    shown = (root / "tables/comparison.md").read_text()
+    assert "KL-Cov − GRPO" in shown
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_grades_and_scores_follow_from_the_responses(root, policy):
     folder = root / "evaluation" / policy
@@ -268,11 +284,12 @@ def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
         "grade": 12,
         "score": 4,
         "collect_curves": 3,
+        "compare": 3,
         "token_covariances": 3,
         "fit_law": 3,
         "entropy_dynamics": 3,
         "figure": 6,
-        "table": 2,
+        "table": 3,
         "report": 1,
     }
     assert {child.info.status for child in children} == {"FINISHED"}

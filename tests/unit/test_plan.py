@@ -193,6 +193,16 @@ def test_prompt_styles_reach_runs_and_benchmarks(planned):
     assert run.science != planned().run_config("nano--train--grpo--s1").science
 
 
+def test_runs_are_compared_with_the_base_model_and_methods_of_their_own_model_set_and_seed():
+    plan = Plan(load_experiment(Path(__file__).parents[2] / "config/experiments/smoke.yaml"))
+    assert [policy.name for policy in plan.references("nano--train--kl-cov--s1")] == [
+        "nano--base",
+        "nano--train--grpo--s1",
+    ]
+    assert [policy.name for policy in plan.references("nano--train--grpo--s1")] == ["nano--base"]
+    assert plan.references("nano--base") == []
+
+
 def test_the_papers_experiment_covers_its_data_and_table_2():
     plan = Plan(load_experiment(Path(__file__).parents[2] / "config/experiments/paper.yaml"))
     data = plan.experiment.data

@@ -27,6 +27,7 @@ FIGURES = {
 TABLES = {
     "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
+    "comparison": Entry("comparison", ("comparison", "runs")),
 }
 
 

@@ -67,7 +67,7 @@ class _Responder:
                 "policy": self.source.digests,
                 "problems": files.sha256(problems),
                 "draws": self._draws(self.evaluation.benchmarks[benchmark]),
-                "max_response": self.evaluation.max_response,
+                "max_response": self._longest(benchmark),
                 "prompt": self.experiment.prompt_of(benchmark),
                 "stop": self.evaluation.stop,
                 "seed": self.evaluation.seed,
@@ -83,7 +83,7 @@ class _Responder:
         asked = [question.prompt_ids for question in questions(problems, self.tokenizer, style)]
         stop, rows = stop_ids(self.tokenizer, self.evaluation.stop), []
         for decoding, (temperature, samples) in self._draws(self.evaluation.benchmarks[benchmark]).items():
-            sampling = Sampling(temperature, self.evaluation.max_response, stop)
+            sampling = Sampling(temperature, self._longest(benchmark), stop)
             seeds = [[sample_seed("evaluation", self.evaluation.seed, i, n) for n in range(samples)] for i in ids]
             groups = self.engine.generate(asked, sampling, seeds)
             rows += [
@@ -97,8 +97,12 @@ class _Responder:
         """Temperature and responses per problem of each way of decoding."""
         draws = {"greedy": (0.0, 1)} if "greedy" in settings.protocols else {}
         if settings.samples:
-            draws["sampled"] = (self.evaluation.temperature, settings.samples)
+            draws["sampled"] = (settings.temperature or self.evaluation.temperature, settings.samples)
         return draws
+
+    def _longest(self, benchmark: str) -> int:
+        """Response tokens at most."""
+        return self.evaluation.benchmarks[benchmark].max_response or self.evaluation.max_response
 
 
 def _by_benchmark(pairs: list[str]) -> dict[str, Path]:
