@@ -211,6 +211,8 @@ class Training(Strict):
     """Rollout steps between validations."""
     checkpoint_every: Count = 32
     """Rollout steps between checkpoints."""
+    final: Literal["last", "best"] = "last"
+    """Which policy is the result: the last, or the first of the highest validation accuracy."""
     record_tokens_every: Annotated[int, Field(ge=0)] = 0
     """Rollout steps between records of every token, written to the run's store folder; 0 records none."""
     max_skipped_updates: Annotated[int, Field(ge=0)] = 10

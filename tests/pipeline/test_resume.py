@@ -130,7 +130,7 @@ def test_a_checkpoint_ahead_of_the_series_is_not_used(trainers, name, rows, goes
     trainers.log.write_text("")
     trainers.finish(*trainers.command(name))
     assert goes_on in trainers.text()
-    assert (f"complete up to step {rows} only" in trainers.text()) == (rows < STEPS)
+    assert (f"known up to step {rows} only" in trainers.text()) == (rows < STEPS)
     trainers.assert_alike(name, "whole")
 
 

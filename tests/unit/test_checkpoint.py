@@ -79,7 +79,7 @@ def test_a_checkpoint_beyond_what_else_is_known_is_passed_over(tmp_path):
     warnings = []
     assert latest(tmp_path, warnings.append, last_step=1)["state"] == {"step": 1}
     assert "step-000002" in warnings[0]
-    assert "complete up to step 1 only" in warnings[0]
+    assert "known up to step 1 only" in warnings[0]
 
 
 def test_a_file_that_cannot_be_read_at_present_costs_no_checkpoint(tmp_path, monkeypatch):

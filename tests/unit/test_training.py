@@ -500,6 +500,61 @@ def test_every_update_draws_with_a_seed_of_its_own(policy, tmp_path, monkeypatch
     assert len(set(draws)) == 3
 
 
+def accuracies(trainer, values):
+    """Let validation find these accuracies, one after another by step."""
+    trainer.validate = lambda: values[trainer.state.step]
+    return trainer
+
+
+def test_the_result_is_the_last_policy_unless_the_best_on_validation_is_asked_for(policy, tmp_path):
+    values, kept = [0.1, 0.4, 0.2, 0.4, 0.3], {}
+    for final in ("last", "best"):
+        config = config_for(final=final, validate_every=1, filter_groups=False)
+        trainer = accuracies(trainer_for(copy.deepcopy(policy), config, tmp_path / final / "c", []), values)
+        versions = versions_of(trainer)
+        trainer.train()
+        version, found = trainer.result()
+        assert version == {"last": 4, "best": 1}[final]  # of equal accuracies the first
+        assert torch.equal(torch.cat([found[name].flatten() for name in found]), versions[version])
+        kept[final] = found
+    assert not all(torch.equal(kept["last"][name], kept["best"][name]) for name in kept["last"])
+
+
+def versions_of(trainer):
+    """Weights by version, noted by the hook that is asked before every step."""
+    versions = {}
+
+    def note():
+        values = trainer.policy.model.state_dict().values()
+        versions[trainer.state.step] = torch.cat([value.flatten().clone() for value in values])
+        return False
+
+    trainer.hooks = Hooks(lambda row: None, note, print)
+    return versions
+
+
+def killed(rows):
+    if len(rows) == 6:
+        raise KeyboardInterrupt
+    return False
+
+
+def test_the_best_policy_survives_a_kill_with_later_ones_that_never_come_again(policy, tmp_path):
+    """As on a GPU, where steps done again may go otherwise: the best that the checkpoint knew is still there."""
+    config = config_for(final="best", validate_every=1, checkpoint_every=2, steps=6, filter_groups=False)
+    rows = []
+    trainer = trainer_for(copy.deepcopy(policy), config, tmp_path / "c", rows, stop=lambda: killed(rows))
+    accuracies(trainer, [0.5, 0, 0.6, 0, 0.7, 0.8, 1])
+    trainer.save, save = lambda: save() if trainer.state.step == 2 else None, trainer.save
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    again = accuracies(trainer_for(copy.deepcopy(policy), config, tmp_path / "c", []), [0.1] * 7)
+    assert again.resume() == 2
+    again.train()
+    version, _ = again.result()
+    assert version == 0
+
+
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime"])
 def test_every_estimator_trains_without_a_value_that_is_not_finite(policy, tmp_path, estimator):
     rows = []

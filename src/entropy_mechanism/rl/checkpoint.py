@@ -24,8 +24,8 @@ class ForeignCheckpoint(PermanentError):
     """A sound checkpoint of another run, or of another version of this program."""
 
 
-def save(folder: Path, step: int, state: dict[str, Any], run: str = "") -> None:
-    """Write the checkpoint of `step` and drop all but the newest `KEPT`.
+def save(folder: Path, step: int, state: dict[str, Any], run: str = "", needed: int | None = None) -> None:
+    """Write the checkpoint of `step` and drop all but the newest `KEPT` and the one of step `needed`.
 
     `run` is the fingerprint of the run, which `newest_sound` compares. The folder of a checkpoint appears at once
     and complete, whenever the process is killed; after an error nothing is left of it.
@@ -50,7 +50,8 @@ def save(folder: Path, step: int, state: dict[str, Any], run: str = "") -> None:
         raise
     sync_folder(folder)
     for old in _checkpoints(folder)[KEPT:]:
-        _remove(old)
+        if _step(old) != needed:
+            _remove(old)
 
 
 def newest_sound(folder: Path, warn: Any = print, run: str = "", last_step: float = float("inf")) -> Path | None:
@@ -64,7 +65,7 @@ def newest_sound(folder: Path, warn: Any = print, run: str = "", last_step: floa
     for candidate in _checkpoints(folder):
         fault = _fault(candidate, run)
         if fault is None and _step(candidate) > last_step:
-            fault = f"the series of metrics is complete up to step {last_step} only"
+            fault = f"all else is known up to step {last_step} only"
         if fault is None:
             return candidate
         warn(f"checkpoint {candidate} is unusable ({fault}); trying the one before")

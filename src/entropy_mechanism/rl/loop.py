@@ -49,6 +49,8 @@ class State:
     cursor: int = 0
     gradient_steps: int = 0
     skipped_updates: int = 0
+    best_step: int = -1
+    best_accuracy: float = -1.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Trainer:
         self.engine = SharedEngine(engine, ranks)
         self.grader: Grader = lambda *columns: ranks.spread(grader, *columns)
         self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
+        self.best = checkpoints.parent / "best"
         self.reference = self.reward_model = None
         if config.regularisation.reference_kl:
             self.reference = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
@@ -106,6 +109,7 @@ class Trainer:
         )
         self.fingerprint = fingerprint
         self.state = State()
+        self.best_in_checkpoint = -1
         self.seconds: dict[str, float] = defaultdict(float)
         self.greedy = Sampling(0.0, training.max_response, stop_ids)
         self.collector = Collector(
@@ -140,6 +144,7 @@ class Trainer:
             if self.reward_model is not None:
                 self.reward_model.load_state(saved.get("reward_model", {}))
             self.engine.load_weights(self.policy.weights())
+        self.best_in_checkpoint = self.state.best_step
         return self.state.step
 
     def train(self) -> None:
@@ -167,6 +172,33 @@ class Trainer:
             if self.ranks.main:
                 checkpoint.save(self.checkpoints, self.state.step, state, self.fingerprint)
             self.ranks.any(False)  # no rank goes on, or ends, before the checkpoint is written
+        self.best_in_checkpoint = self.state.best_step
+
+    def keep_if_best(self, accuracy: float) -> None:
+        """Put the weights aside, where the best policy is wanted and this is the best so far."""
+        if self.config.training.final == "last" or accuracy <= self.state.best_accuracy:
+            return
+        self.state.best_step, self.state.best_accuracy = self.state.step, accuracy
+        with self.timed("checkpoint"):
+            weights = {name: tensor.cpu() for name, tensor in self.policy.weights() if self.ranks.main}
+            if self.ranks.main:
+                # the best that a checkpoint knows of stays, for a run that goes on from there
+                place = (self.best, self.state.step, {"model": weights}, self.fingerprint)
+                checkpoint.save(*place, needed=self.best_in_checkpoint)
+
+    def result(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """Version and whole weights, on the main rank's CPU, of the policy that is the run's result."""
+        if self.config.training.final == "last":
+            weights = {name: tensor.cpu() for name, tensor in self.policy.weights() if self.ranks.main}
+            return self.state.step, weights
+        if not self.ranks.main:
+            return self.state.best_step, {}
+        found = checkpoint.newest_sound(self.best, self.hooks.warn, self.fingerprint, self.state.best_step)
+        if found is None or found.name != f"step-{self.state.best_step:06d}":
+            raise OSError(
+                f"the weights of the best policy, step {self.state.best_step}, are gone from {self.best}"
+            )
+        return self.state.best_step, checkpoint.load(found)["model"]
 
     def step(self, measure_only: bool = False) -> None:
         """Measure policy version `state.step` and, unless it is the last, update it."""
@@ -177,6 +209,7 @@ class Trainer:
         if self.state.step % training.validate_every == 0 or measure_only:
             with self.timed("validate"):
                 row["validation/accuracy"] = self.validate()
+            self.keep_if_best(row["validation/accuracy"])
         collected = self.collector.collect(self.state.step, self.state.cursor)
         row |= collected.metrics
         with self.timed("logprob"):

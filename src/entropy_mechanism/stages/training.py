@@ -76,19 +76,20 @@ def train_run(
             raise SystemExit(INTERRUPTED) from reason
         finally:
             log.close()
-        weights = {name: tensor.cpu() for name, tensor in trainer.policy.weights() if ranks.main}
+        version, weights = trainer.result()
     if ranks.main:
         save_policy(policy, tokenizer, folder / "final", weights)
-        _finish(folder, log, base)
+        _finish(folder, log, base, version)
 
 
-def _finish(folder: Path, log: "MetricsLog", base: manifest.Manifest) -> None:
+def _finish(folder: Path, log: "MetricsLog", base: manifest.Manifest, version: int) -> None:
     """Vouch in `done.json` for the final policy and the series."""
     for path in (folder / "final", folder):
         sync_folder(path)
     rows = [json.loads(line) for line in sound_rows(log.path)]
     facts = {
         "steps": rows[-1]["step"],
+        "policy_step": version,
         "gradient_steps": rows[-1]["gradient_steps"],
         "seconds": round(sum(row["time/step"] for row in rows), 3),
         "parameters": base.facts["parameters"],
