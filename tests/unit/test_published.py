@@ -99,7 +99,7 @@ def test_minerva_gold_is_taken_from_the_box_where_there_is_no_answer_column(tmp_
 def test_programs_get_the_tests_of_their_kind(tmp_path):
     stdio, call = (json.loads(p.tests) for p in problems("eurus2-code", tmp_path / "a", EXAMPLES["eurus2-code"]))
     assert stdio == {"kind": "stdio", "inputs": ["2\n3 4\n", "1\n5\n"], "outputs": ["7\n", "5\n"]}
-    assert call == {"kind": "call", "function": "double", "inputs": [[3], [-1]], "outputs": [6, -2]}
+    assert call == {"kind": "stdio", "fn_name": "double", "inputs": [[3], [-1]], "outputs": [6, -2]}
     kodcode = problems("kodcode", tmp_path / "b", EXAMPLES["kodcode"])[0]
     assert json.loads(kodcode.tests) == {"kind": "pytest", "code": EXAMPLES["kodcode"][0]["test"]}
     assert "def square_1(n):" in kodcode.problem

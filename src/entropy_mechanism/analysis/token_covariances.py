@@ -4,7 +4,6 @@ import pandas as pd
 import torch
 
 from entropy_mechanism.rl import covariance
-from entropy_mechanism.rl.batch import sequence_means
 
 RECORDED = ("group", "sample", "position", "old_logprob", "reward", "advantage")
 """Columns of the token records that are needed here."""
@@ -25,13 +24,11 @@ def step_covariances(records: pd.DataFrame, groups: int, group_size: int) -> dic
     values = {name: torch.from_numpy(records[name].to_numpy(copy=True)) for name in RECORDED}
     logprob_N, advantage_N = values["old_logprob"], values["advantage"]
     response_N = values["group"].long() * group_size + values["sample"].long()
-    responses = groups * group_size
     logprob_PG, advantage_PG = (
-        sequence_means(tokens.double(), response_N, responses).nan_to_num().view(groups, group_size)
-        for tokens in (logprob_N, advantage_N)
+        covariance.response_means(tokens, response_N, groups, group_size) for tokens in (logprob_N, advantage_N)
     )
     first_N = values["position"] == 0
-    rewards_B = torch.zeros(responses).index_put_((response_N[first_N],), values["reward"][first_N])
+    rewards_B = torch.zeros(groups * group_size).index_put_((response_N[first_N],), values["reward"][first_N])
     right_P = (rewards_B.view(groups, group_size) > 0.5).sum(1)
     return covariance.token_metrics(
         covariance.token_covariance(logprob_N, advantage_N)

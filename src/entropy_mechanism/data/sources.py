@@ -179,7 +179,8 @@ def _eurus_code(row: Row) -> Fields:
                 for given in inputs
             ]
             outputs = [json.loads(wanted) if isinstance(wanted, str) else wanted for wanted in outputs]
-            tests = {"kind": "call", "function": gold["fn_name"], "inputs": inputs, "outputs": outputs}
+            # not kind `call`: some rows wrap each expected value in a list, which `stdio` with a name allows for
+            tests = {"kind": "stdio", "fn_name": gold["fn_name"], "inputs": inputs, "outputs": outputs}
         else:
             tests = {"kind": "stdio", "inputs": _texts(inputs), "outputs": _texts(outputs)}
     except (TypeError, ValueError, KeyError):

@@ -2,6 +2,8 @@
 
 import torch
 
+from entropy_mechanism.rl.batch import sequence_means
+
 TOP_FRACTIONS = (0.0002, 0.002, 0.02, 0.2, 0.5)
 """Table 1's fractions of tokens, highest covariance first."""
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -43,6 +45,11 @@ def _quantile(descending: torch.Tensor, quantile: float) -> torch.Tensor:
     below = int(place)
     above = min(below + 1, len(descending) - 1)
     return descending[below] + (place - below) * (descending[above] - descending[below])
+
+
+def response_means(values_N: torch.Tensor, response_N: torch.Tensor, groups: int, size: int) -> torch.Tensor:
+    """Mean over the tokens of each response, float64 [P, G]; 0 for a response without tokens."""
+    return sequence_means(values_N.double(), response_N, groups * size).nan_to_num().view(groups, size)
 
 
 def response_covariance(mean_logprob_PG: torch.Tensor, advantage_PG: torch.Tensor) -> torch.Tensor:

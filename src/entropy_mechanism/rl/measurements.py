@@ -28,9 +28,7 @@ def describe(rollout: Rollout, statistics: TokenStatistics, advantage_N: torch.T
     """Entropy after the filter and covariances of the batch that is trained on, before its first update."""
     sequences = rollout.sequences
     logprob_PG, advantage_PG = (
-        sequence_means(values.double(), sequences.sequence_N, len(sequences))
-        .nan_to_num()
-        .view(-1, rollout.group_size)
+        covariance.response_means(values, sequences.sequence_N, *rollout.rewards_PG.shape)
         for values in (statistics.logprob_N, advantage_N)
     )
     response = covariance.response_covariance(logprob_PG, advantage_PG)
