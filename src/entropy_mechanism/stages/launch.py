@@ -21,9 +21,10 @@ _LAUNCHER = "ENTROPY_MECHANISM_LAUNCHER"
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def launch(command: Sequence[str], ranks: int, stop: StopRequest) -> None:
+def launch(command: Sequence[str], ranks: int, stop: StopRequest, lock: int) -> None:
     """Run `python -m entropy_mechanism` with the arguments `command` once per rank and wait for all to end.
 
+    The ranks inherit the descriptor `lock`, so that a lock on it ends with the last of them.
     Raises SystemExit with 75 when the ranks stopped in time, and ChildProcessError when one of them failed.
     """
     shared = {
@@ -40,6 +41,7 @@ def launch(command: Sequence[str], ranks: int, stop: StopRequest) -> None:
             [sys.executable, "-m", "entropy_mechanism", *command],
             env={"OMP_NUM_THREADS": "1"} | os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             start_new_session=True,
+            pass_fds=(lock,),
         )
         for rank in range(ranks)
     ]

@@ -65,7 +65,7 @@ def train(
         metrics_file=folder / "metrics.jsonl",
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, run.run, stop):
+        with _alone(folder, run.run, stop) as lock:
             if _finished(folder):
                 tell(f"{run.run}: found in {folder}, nothing to train")
             else:
@@ -90,7 +90,7 @@ def train(
                         if stop.deadline is not None:
                             options["--deadline-seconds"] = stop.left()
                         command = ["train-rank", *(str(part) for pair in options.items() for part in pair)]
-                        launch(command, run.compute.ranks, stop)
+                        launch(command, run.compute.ranks, stop, lock)
             _write_outputs(run, fingerprint, folder, metrics, output)
 
 
@@ -219,10 +219,10 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, name: str, stop: StopRequest) -> Iterator[None]:
+def _alone(folder: Path, name: str, stop: StopRequest) -> Iterator[int]:
     """Exclude other trainers of the same run; wait a while for one that is at work, then give up.
 
-    The lock ends with the process that holds it, whichever way it ends.
+    Yields the lock's descriptor. The lock ends with the last process that has it, whichever way that ends.
     """
     with (folder / "lock").open("a+") as handle:
         deadline = time.monotonic() + LOCK_PATIENCE
@@ -247,4 +247,4 @@ def _alone(folder: Path, name: str, stop: StopRequest) -> Iterator[None]:
         handle.truncate()
         handle.write(f"process {os.getpid()} on {os.uname().nodename}")
         handle.flush()
-        yield
+        yield handle.fileno()
