@@ -13,7 +13,7 @@ EXPERIMENT = {
     "title": "a small policy that learns within some steps",
     "data": {
         "train": {"kind": "arithmetic", "split": "train", "operands": [2, 3], "problems": 1000},
-        "validation": {"kind": "arithmetic", "split": "validation", "operands": [2, 3], "problems": 50},
+        "validation": {"kind": "arithmetic", "split": "validation", "operands": [2, 3], "problems": 200},
         "test": {"kind": "arithmetic", "split": "test", "operands": [2, 3], "problems": 40},
     },
     "validation": "validation",
@@ -25,12 +25,17 @@ EXPERIMENT = {
             "heads": 2,
             "kv_heads": 1,
             "tied": True,
-            "warmup": {"steps": 200, "batch": 64, "operands": [2, 3], "problems": 2000},
+            "warmup": {
+                "steps": 400,
+                "operands": [2, 3],
+                "problems": 2900,
+                "teacher": {"unreliable_share": 0.4, "unreliable": [0.0, 0.15], "reliable": [0.6, 0.95]},
+            },
         }
     },
     "methods": {"grpo": {"objective": {"name": "ppo-clip"}}},
     "training": {
-        "steps": 20,
+        "steps": 30,
         "prompts": 16,
         "samples": 8,
         "updates": 2,
