@@ -46,7 +46,7 @@ EXPERIMENT = {
         "checkpoint_every": 3,
     },
     "compute": {"nano": {"engine": "vllm"}},
-    "runs": [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1, 2, 3, 4]}],
+    "runs": [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1, 2, 3]}],
     "evaluation": {"max_response": 16, "benchmarks": {"test": {"data": "test", "protocols": ["greedy", "avg@4"]}}},
 }
 

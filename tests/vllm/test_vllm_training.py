@@ -16,7 +16,7 @@ from scipy.stats import ttest_ind
 
 pytestmark = pytest.mark.vllm
 
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3)
 LAST = 10
 """Steps at the end of a run over which reward and entropy are averaged."""
 REWARD, ENTROPY = "reward/mean", "entropy/token_mean/before_filter"
@@ -67,11 +67,11 @@ def test_either_engine_gives_the_same_learning_curve(runs, quantity, largest):
 
 def test_ranks_that_share_an_engine_train_as_one_does(workplace, runs):
     compute = {"engine": "vllm", "ranks": 2, "tensor_parallel": 2, "sharding": "full"}
-    frame = workplace.train("two ranks", variant(workplace, "two-ranks", compute, steps=3))
+    frame = workplace.train("two-ranks", variant(workplace, "two-ranks", compute, steps=3))
     assert frame["mismatch/max"].max() < 1e-4
-    alone = workplace.train("one rank", variant(workplace, "one-rank", steps=3))
     for quantity in (REWARD, ENTROPY, "length/mean", "policy/gradient_norm"):
-        assert frame[quantity].dropna().tolist() == pytest.approx(alone[quantity].dropna().tolist(), rel=1e-3)
+        found, alone = frame[quantity].head(3), runs["vllm"][0][quantity].head(3)
+        assert found.tolist() == pytest.approx(alone.tolist(), rel=1e-3)
 
 
 def test_a_killed_run_goes_on_after_an_attempt_without_memory(workplace, runs):
@@ -150,10 +150,11 @@ def test_a_head_size_without_kernel_ends_the_run_for_good(workplace):
     assert "its heads have size 16" in failed.read_text()
 
 
-def test_truncated_importance_sampling_trains(workplace):
+def test_truncated_importance_sampling_changes_nothing_to_speak_of_in_float32(workplace, runs):
     capped = workplace.train("capped", variant(workplace, "capped", steps=2, importance_cap=2.0))
-    plain = workplace.train("plain", variant(workplace, "plain", steps=2))
-    assert capped["policy/loss"].iloc[0] == pytest.approx(plain["policy/loss"].iloc[0], abs=1e-5)
+    for quantity in (REWARD, ENTROPY, "policy/loss", "policy/gradient_norm"):
+        plain = runs["vllm"][0][quantity].head(2)
+        assert capped[quantity].head(2).tolist() == pytest.approx(plain.tolist(), rel=1e-2, abs=1e-4)
 
 
 def test_evaluation_uses_the_engine_too(workplace):

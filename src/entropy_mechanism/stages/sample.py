@@ -47,7 +47,8 @@ def sample(
     `model` is the base model's name: the policy answers where runs of it train.
     """
     settings = load_experiment(experiment)
-    compute = settings.compute_of(chosen("--model", model, settings.models))
+    chosen("--model", model, settings.models)
+    compute = settings.compute_of(model)
     if compute.device == "cpu":
         use_one_thread()
     sources, targets = _by_benchmark(problems), _by_benchmark(outputs)
