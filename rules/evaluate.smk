@@ -21,14 +21,17 @@ rule sample:
         store=PATHS.store,
         settings=settings(EXPERIMENT.evaluation),
         prompts=[EXPERIMENT.prompt_of(name) for name in BENCHMARKS],
+        model=lambda wildcards: PLAN.policies[wildcards.policy].model,
+        engine=lambda wildcards: EXPERIMENT.compute_of(PLAN.policies[wildcards.policy].model).engine,
         problems=lambda wildcards, input: by_benchmark(input.problems),
         outputs=lambda wildcards, output: by_benchmark(output),
     message:
         "Answering the benchmarks with {wildcards.policy}"
     shell:
         "python -m entropy_mechanism sample"
-        " --experiment {params.experiment:q} --policy {input.policy:q} --problems {params.problems:q}"
-        " --outputs {params.outputs:q} --store {params.store:q} --key {wildcards.policy} > {log:q} 2>&1"
+        " --experiment {params.experiment:q} --policy {input.policy:q} --model {params.model:q}"
+        " --problems {params.problems:q} --outputs {params.outputs:q} --store {params.store:q}"
+        " --key {wildcards.policy} > {log:q} 2>&1"
 
 
 rule grade:

@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, no network, and the same cases of hypothesis on every run."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,7 +24,11 @@ def _one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped, by name, where there is none."""
+    """Tests marked `gpu` or `vllm` are skipped, by name, where there is none."""
+    if importlib.util.find_spec("vllm") is None:
+        for item in items:
+            if "vllm" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no vLLM in this environment; `make test-vllm` makes one"))
     marked = [item for item in items if "gpu" in item.keywords]
     if marked:
         import torch

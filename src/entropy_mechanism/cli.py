@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--validation", "problems to validate on"), _out("--folder", "the run's folder in the store"),
         DEADLINE)  # fmt: skip
     add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
-        EXPERIMENT, _in("--policy", "manifest of the policy"),
+        EXPERIMENT, _in("--policy", "manifest of the policy"), _name("--model", "base model"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
         _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip

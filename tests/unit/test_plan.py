@@ -169,6 +169,18 @@ def test_the_science_of_a_run_is_independent_of_its_names(planned):
     assert before.science != planned().run_config("nano--train--kl-cov--s1").science
 
 
+def test_the_engine_is_part_of_the_science_and_the_rest_of_compute_is_not(planned):
+    def compute(**settings):
+        return (
+            planned(lambda raw: raw.update(compute={"nano": settings}))
+            .run_config("nano--train--kl-cov--s1")
+            .science
+        )
+
+    assert compute() == compute(ranks=2, sharding="full") != compute(engine="vllm")
+    assert compute(engine="vllm") == compute(engine="vllm", ranks=4, tensor_parallel=2, vllm_memory=0.3)
+
+
 def test_a_run_is_measured_against_its_training_set_and_a_base_model_against_those_of_its_runs(planned):
     plan = planned()
     assert plan.trained_sets == ["train", "long"]

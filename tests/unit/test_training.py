@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -15,10 +16,12 @@ from entropy_mechanism.rl import loop
 from entropy_mechanism.rl.batch import Rollout, Sequences
 from entropy_mechanism.rl.collect import Collector, DataOrder, Question
 from entropy_mechanism.rl.errors import DivergenceError, ParityError
+from entropy_mechanism.rl.logprobs import TokenStatistics
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
+from entropy_mechanism.rl.measurements import check_parity
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.token_records import COLUMNS, read_shards, write_shard
-from entropy_mechanism.rl.update import MiniBatch, token_weights, update
+from entropy_mechanism.rl.update import MiniBatch, importance, token_weights, update
 from entropy_mechanism.rollouts.engine import Completion, Sampling
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 
@@ -659,6 +662,100 @@ def test_an_engine_with_other_weights_is_noticed(policy, tmp_path):
     )
     with pytest.raises(ParityError, match="step 0: log-probabilities of rollout engine and trainer differ"):
         trainer.step()
+
+
+def test_mismatch_metrics_are_those_of_the_importance_weights(policy):
+    sequences = Sequences([[2, 3], [4]], [[5, 6, 7], [8]])
+    trainer = torch.tensor([-1.0, -2.0, -0.5, -3.0])
+    engine = torch.tensor([-1.02, -1.97, -0.5, -3.05])
+    rollout = Rollout(
+        prompts=sequences.prompts,
+        responses=sequences.responses,
+        engine_logprobs=[engine[:3].tolist(), engine[3:].tolist()],
+        rewards_PG=torch.zeros(1, 2),
+        questions=[0, 0],
+    )
+    found = check_parity(rollout, TokenStatistics(trainer, torch.zeros(4)), "bfloat16", 0)
+    ratio = [math.exp(x) for x in (0.02, -0.03, 0.0, 0.05)]
+    expected = {
+        "mismatch/k1": (-0.02 + 0.03 - 0.0 - 0.05) / 4,
+        "mismatch/k3": sum(r - 1 - math.log(r) for r in ratio) / 4,
+        "mismatch/max": 0.05,
+        "mismatch/effective_sample_size": sum(ratio) ** 2 / sum(r * r for r in ratio) / 4,
+    }
+    assert found == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ParityError, match=r"step 3: .* differ by up to 5.00e-02 nats"):
+        check_parity(rollout, TokenStatistics(trainer, torch.zeros(4)), "float32", 3)
+
+
+def test_parity_is_checked_and_logged_also_where_no_group_has_a_signal(policy, tmp_path):
+    rows = []
+    right = lambda completions, questions: [Outcome.CORRECT] * len(completions)  # noqa: E731
+    trainer_for(policy, config_for(), tmp_path, rows, grader=right).step()
+    assert rows[0]["rollout/kept_groups"] == 0
+    assert 0 <= rows[0]["mismatch/max"] < 1e-4
+    assert rows[0]["mismatch/effective_sample_size"] == pytest.approx(1, abs=1e-6)
+
+
+class OtherEngine(TransformersEngine):
+    """Claims log-probabilities that are off by some rounding, another for every token."""
+
+    def generate(self, prompts, sampling, seeds):
+        groups = super().generate(prompts, sampling, seeds)
+        for completion in (completion for group in groups for completion in group):
+            completion.logprobs[:] = [value - (i % 3) * 2e-4 for i, value in enumerate(completion.logprobs)]
+        return groups
+
+
+@pytest.mark.parametrize("micro", [10_000, 8])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_importance_weights_multiply_each_tokens_loss_and_are_cut_at_the_cap(policy, objective, micro):
+    batch, cap = mini_batch(policy), 1.1
+    engine = batch.old_logprob_N - torch.linspace(-0.4, 0.4, len(batch.old_logprob_N))
+    weight = importance(batch.old_logprob_N, engine, cap)
+    expected = torch.linspace(-0.4, 0.4, len(engine)).exp().clamp(max=cap)
+    torch.testing.assert_close(weight, expected)
+    assert 0 < int((weight == cap).sum()) < len(weight)
+    # By hand: the gradient of the weighted loss is that of a loss whose weights of the mean carry the factor.
+    gradients = []
+    for importance_N, factor in ((weight, None), (None, weight)):
+        model = copy.deepcopy(policy)
+        config = config_for(objective, micro_batch_tokens=micro, gradient_clip=1e9)
+        part = replace(batch, importance_N=importance_N)
+        with pytest.MonkeyPatch.context() as patch:
+            if factor is not None:
+                plain = token_weights
+
+                def weighted(rows, whole, *rest, plain=plain, factor=factor):
+                    where = [whole.responses.index(response) for response in rows.responses]
+                    return plain(rows, whole, *rest) * factor[whole.token_index(where)]
+
+                patch.setattr("entropy_mechanism.rl.update.token_weights", weighted)
+            update(Policy(model), torch.optim.SGD(model.parameters(), lr=0.0), part, config, (1,))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_importance_weights_leave_the_added_terms_alone(policy):
+    batch = mini_batch(policy)
+    batch = replace(batch, importance_N=torch.zeros(len(batch.old_logprob_N)))
+    config = config_for(regularisation={"entropy": 0.1, "reference_kl": 0.2})
+    metrics, _ = update(Policy(policy), torch.optim.SGD(policy.parameters(), lr=0.0), batch, config, (1,))
+    terms = 0.2 * metrics["policy/reference_kl"] - 0.1 * metrics["policy/entropy"]
+    assert metrics["policy/loss"] == pytest.approx(terms, rel=1e-5)
+
+
+def test_a_run_without_a_cap_ignores_the_engines_logprobs_and_one_with_it_uses_them(policy, tmp_path):
+    ends = []
+    for engine, cap in ((TransformersEngine, None), (OtherEngine, None), (OtherEngine, 2.0)):
+        model, rows = copy.deepcopy(policy), []
+        hooks = Hooks(row=rows.append, stop=lambda: False, warn=lambda text: None)
+        places = (grade_even, QUESTIONS, QUESTIONS[:5], (1,), tmp_path / f"{len(ends)}", hooks)
+        Trainer(config_for(importance_cap=cap), model, engine(model, 40), *places).train()
+        ends.append(weights(model))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
 
 
 def test_an_engine_with_a_model_of_its_own_gets_the_weights_of_every_update(policy, tmp_path):

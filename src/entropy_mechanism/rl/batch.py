@@ -37,6 +37,11 @@ class Rollout:
         """The responses with their prompts, as the policy reads them."""
         return Sequences(self.prompts, self.responses)
 
+    @property
+    def engine_logprob_N(self) -> torch.Tensor:
+        """Log-probability of every response token as the rollout engine saw it, flat."""
+        return torch.tensor([value for values in self.engine_logprobs for value in values])
+
     def groups(self, indices: Sequence[int]) -> "Rollout":
         """The rollout of the given groups, in the given order. No group is ever split."""
         size = self.group_size

@@ -33,7 +33,7 @@ from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.prime import ImplicitRewardModel, prime_advantages
 from entropy_mechanism.rl.ranks import Ranks, SharedEngine
 from entropy_mechanism.rl.token_records import token_frame, write_shard
-from entropy_mechanism.rl.update import MiniBatch, mean_metrics, select, update
+from entropy_mechanism.rl.update import MiniBatch, importance, mean_metrics, select, update
 from entropy_mechanism.rollouts.engine import Engine, Sampling, sample_seed
 
 
@@ -91,7 +91,7 @@ class Trainer:
         training, ranks = config.training, ranks or Ranks()
         spread = (training.dtype, ranks, config.compute.sharding == "full")
         self.config, self.ranks = config, ranks
-        self.engine = SharedEngine(engine, ranks)
+        self.engine = SharedEngine(engine, ranks, config.compute.tensor_parallel)
         self.grader: Grader = lambda *columns: ranks.spread(grader, *columns)
         self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
         self.best = checkpoints.parent / "best"
@@ -212,8 +212,11 @@ class Trainer:
             self.keep_if_best(row["validation/accuracy"])
         collected = self.collector.collect(self.state.step, self.state.cursor)
         row |= collected.metrics
+        self.engine.sleep()
         with self.timed("logprob"):
             first, kept = self.measure(collected)
+        checked = (collected.kept, kept) if collected.kept.responses else (collected.first, first)
+        row |= check_parity(*checked, training.dtype, self.state.step)
         row |= entropy_metrics("before_filter", first, collected.first.sequences)
         if len(collected.kept.rewards_PG):
             with self.timed("logprob"):
@@ -253,11 +256,9 @@ class Trainer:
         parts = [TokenStatistics(first.logprob_N[chosen], first.entropy_N[chosen])]
         if later.prompts:
             parts.append(self.statistics(later))
-        kept = TokenStatistics(
+        return first, TokenStatistics(
             torch.cat([part.logprob_N for part in parts]), torch.cat([part.entropy_N for part in parts])
         )
-        check_parity(collected.kept, kept, self.config.training.dtype, self.state.step)
-        return first, kept
 
     def statistics(self, rollout: Rollout, policy: Policy | None = None) -> TokenStatistics:
         """Log-probabilities and exact entropies under the current policy, or under `policy`; no gradient."""
@@ -270,7 +271,10 @@ class Trainer:
         """The optimiser updates of this step; prompts are shared out evenly among them."""
         settings, step, training = self.config.objective, self.state.step, self.config.training
         reference_N = None if self.reference is None else self.statistics(rollout, self.reference).logprob_N
-        batch = MiniBatch(rollout.sequences, old.logprob_N, advantage_N, reference_N)
+        cap, weight_N = training.importance_cap, None
+        if cap is not None:
+            weight_N = importance(old.logprob_N, rollout.engine_logprob_N, cap)
+        batch = MiniBatch(rollout.sequences, old.logprob_N, advantage_N, reference_N, weight_N)
         chosen_N = None
         if isinstance(settings, Selection) and settings.scope == "rollout":
             generator = torch.Generator().manual_seed(sample_seed("selection", self.config.seed, step))

@@ -8,6 +8,7 @@ from entropy_mechanism.rl import covariance
 from entropy_mechanism.rl.batch import Rollout, Sequences, sequence_means
 from entropy_mechanism.rl.errors import DivergenceError, ParityError
 from entropy_mechanism.rl.logprobs import TokenStatistics
+from entropy_mechanism.rl.objectives import kl_estimate
 
 PARITY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Allowed |log-probability difference| in nats between rollout engine and trainer: at most in float32, on average
@@ -40,12 +41,19 @@ def describe(rollout: Rollout, statistics: TokenStatistics, advantage_N: torch.T
     )
 
 
-def check_parity(rollout: Rollout, statistics: TokenStatistics, dtype: str, step: int) -> None:
-    """Raise `ParityError` when the engine sampled from another policy than the trainer computes in `dtype`."""
-    if not rollout.responses:
-        return
-    engine = torch.tensor([value for values in rollout.engine_logprobs for value in values])
-    difference_N = (engine - statistics.logprob_N).abs()
+def check_parity(rollout: Rollout, statistics: TokenStatistics, dtype: str, step: int) -> dict[str, float]:
+    """How far the policy that sampled (the engine's) is from the trainer's, over the N sampled tokens.
+
+    With log w = trainer - engine log-probability: k1 = mean(-log w) and k3 = mean(w - 1 - log w), estimates of
+    KL(engine || trainer) in nats; the largest |log w|; the effective sample size (sum w)^2 / (N sum w^2) of the
+    importance weights, a share of N.
+
+    Raises `ParityError` when the engine sampled from another policy than the trainer computes in `dtype`.
+    """
+    log_weight_N = statistics.logprob_N.double() - rollout.engine_logprob_N.double()
+    if not len(log_weight_N):
+        return {}
+    difference_N, weight_N = log_weight_N.abs(), log_weight_N.exp()
     difference = difference_N.max().item() if dtype == "float32" else difference_N.mean().item()
     if not difference <= PARITY_TOLERANCE[dtype]:
         raise ParityError(
@@ -53,6 +61,12 @@ def check_parity(rollout: Rollout, statistics: TokenStatistics, dtype: str, step
             f"{'up to ' if dtype == 'float32' else ''}{difference:.2e} nats (allowed in {dtype}: "
             f"{PARITY_TOLERANCE[dtype]:.0e}); the engine does not hold the trainer's weights"
         )
+    return {
+        "mismatch/k1": float(kl_estimate(log_weight_N, "k1").mean()),
+        "mismatch/k3": float(kl_estimate(log_weight_N, "k3").mean()),
+        "mismatch/max": float(difference_N.max()),
+        "mismatch/effective_sample_size": float(weight_N.mean().square() / weight_N.square().mean()),
+    }
 
 
 def skipped_updates(row: Mapping[str, float | None]) -> int:

@@ -66,12 +66,15 @@ class Ranks:
             dist.all_gather_object(values, value)
         return values
 
-    def spread(self, function: Callable[..., Sequence[T]], *columns: Sequence[Any]) -> list[T]:
-        """`function` of columns of equal length, one result per row: each rank does a run of consecutive rows."""
-        rows = len(columns[0])
-        mine = slice(self.index * rows // self.size, (self.index + 1) * rows // self.size)
+    def spread(self, function: Callable[..., Sequence[T]], *columns: Sequence[Any], together: int = 1) -> list[T]:
+        """`function` of columns of equal length, one result per row: each rank does a run of consecutive rows.
+
+        `together` neighbouring ranks do the same rows, where `function` needs all of them, and have equal results.
+        """
+        rows, team, teams = len(columns[0]), self.index // together, self.size // together
+        mine = slice(team * rows // teams, (team + 1) * rows // teams)
         results = self.gather(list(function(*(column[mine] for column in columns))))
-        return [result for part in results for result in part]
+        return [result for part in results[::together] for result in part]
 
 
 @contextlib.contextmanager
@@ -112,13 +115,21 @@ class SharedEngine:
 
     engine: Engine
     ranks: Ranks
+    together: int = 1
+    """Neighbouring ranks whose engines are one, with a part of the weights on each: its tensor-parallel size."""
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[Sequence[int]]
     ) -> list[list[Completion]]:
         """See `Engine.generate`."""
-        return self.ranks.spread(lambda mine, draws: self.engine.generate(mine, sampling, draws), prompts, seeds)
+        return self.ranks.spread(
+            lambda mine, draws: self.engine.generate(mine, sampling, draws), prompts, seeds, together=self.together
+        )
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """See `Engine.load_weights`."""
         self.engine.load_weights(weights)
+
+    def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        self.engine.sleep()

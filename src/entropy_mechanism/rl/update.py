@@ -26,12 +26,28 @@ class MiniBatch:
     advantage_N: torch.Tensor
     reference_logprob_N: torch.Tensor | None = None
     """log pi of the base model, for the KL to it."""
+    importance_N: torch.Tensor | None = None
+    """Truncated importance weights of the policy that was trained over the one that sampled; see `importance`."""
 
     def rows(self, rows: slice | Sequence[int]) -> "MiniBatch":
         """The part that holds the responses of a slice, or those of the given indices in their order."""
         tokens = self.sequences.token_index(range(len(self.sequences))[rows] if isinstance(rows, slice) else rows)
-        reference = None if self.reference_logprob_N is None else self.reference_logprob_N[tokens]
-        return MiniBatch(self.sequences[rows], self.old_logprob_N[tokens], self.advantage_N[tokens], reference)
+        reference, importance = (
+            None if values_N is None else values_N[tokens]
+            for values_N in (self.reference_logprob_N, self.importance_N)
+        )
+        return MiniBatch(
+            self.sequences[rows], self.old_logprob_N[tokens], self.advantage_N[tokens], reference, importance
+        )
+
+
+def importance(logprob_N: torch.Tensor, engine_logprob_N: torch.Tensor, cap: float) -> torch.Tensor:
+    """min(pi_trainer / pi_engine, cap) of every token, both before the rollout's updates.
+
+    Truncated importance sampling: the loss is an expectation under the trainer's policy, and the engine drew from
+    its own, which rounding has moved a little away.
+    """
+    return (logprob_N - engine_logprob_N).exp().clamp(max=cap)
 
 
 def update(
@@ -153,7 +169,7 @@ def _read_micro_batch(
     tokens = Tokens(logprob, old, advantage, selected, sequence, full_kl)
     weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
     weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
-    return _loss_terms(tokens, statistics.entropy_N, part.reference_logprob_N, weights, config), tokens
+    return _loss_terms(tokens, statistics.entropy_N, part, weights, config), tokens
 
 
 def _wants_full_kl(settings: object) -> bool:
@@ -172,19 +188,22 @@ def _micro_batches(sequences: Sequences, config: RunConfig) -> list[Sequence[int
 def _loss_terms(
     tokens: Tokens,
     entropy_N: torch.Tensor,
-    reference_logprob_N: torch.Tensor | None,
+    part: MiniBatch,
     weights_N: torch.Tensor,
     config: RunConfig,
 ) -> dict[str, torch.Tensor]:
     """A micro-batch's share of the update's loss (`policy/loss`, carries the gradient) and of its added terms."""
     settings, extra = config.objective, config.regularisation
-    loss = (weights_N * objectives.OBJECTIVES[settings.name](tokens, settings)).sum()
+    loss_N = objectives.OBJECTIVES[settings.name](tokens, settings)
+    if part.importance_N is not None:
+        loss_N = loss_N * part.importance_N.to(loss_N.device)
+    loss = (weights_N * loss_N).sum()
     terms = {}
     if extra.entropy:
         terms["policy/entropy"] = (weights_N * entropy_N).sum()
         loss = loss - extra.entropy * terms["policy/entropy"]
-    if reference_logprob_N is not None:
-        reference = reference_logprob_N.to(tokens.logprob.device)
+    if part.reference_logprob_N is not None:
+        reference = part.reference_logprob_N.to(tokens.logprob.device)
         estimate = objectives.reference_kl(tokens.logprob, reference, extra.kl_estimator)
         terms["policy/reference_kl"] = (weights_N * estimate).sum()
         loss = loss + extra.reference_kl * terms["policy/reference_kl"]

@@ -47,6 +47,14 @@ class Engine(Protocol):
         """Take over the policy's weights, one at a time; an output head tied to the embedding is among them."""
         ...
 
+    def sleep(self) -> None:
+        """Give back the memory that only generation needs, until the next `load_weights` or `generate`."""
+        ...
+
+
+class EngineError(OSError):
+    """The engine could not start or stopped for a reason of the machine: another attempt may get past it."""
+
 
 def sample_seed(*parts: int | str) -> int:
     """A 63-bit seed from e.g. (run seed, step, draw, sample): resuming needs no generator state."""

@@ -43,6 +43,9 @@ class TransformersEngine:
         if given != set(own):
             raise ValueError(f"the policy's weights are not the engine's: {', '.join(sorted(given ^ set(own)))}")
 
+    def sleep(self) -> None:
+        """Nothing to give back: the cache lives as long as a call of `generate`."""
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[Sequence[int]]

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from entropy_mechanism.config import PromptStyle
+from entropy_mechanism.config import Compute, PromptStyle
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.data.prompts import chat
 from entropy_mechanism.rewards.grading import Grader
@@ -15,6 +15,7 @@ from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rl.collect import Grader as CompletionGrader
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
+from entropy_mechanism.rollouts.vllm_engine import VllmEngine
 
 
 def use_one_thread() -> None:
@@ -43,6 +44,27 @@ def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle
     return [
         Question(list(ids), problem.answer, problem.tests) for ids, problem in zip(prompts, problems, strict=True)
     ]
+
+
+def longest_prompt(*asked: Sequence[Question]) -> int:
+    """Tokens of the longest prompt among several lists of questions."""
+    return max(len(question.prompt_ids) for part in asked for question in part)
+
+
+def vllm_engine(
+    compute: Compute, weights: Path, vocabulary: int, longest: int, dtype: str, ranks: int = 1
+) -> VllmEngine:
+    """The engine of `compute: {engine: vllm}` on each of the `ranks`; `longest` bounds prompt and response."""
+    return VllmEngine(
+        weights,
+        vocabulary,
+        longest,
+        dtype=dtype,
+        device=compute.device or "cpu",
+        memory=compute.vllm_memory,
+        tensor_parallel=compute.tensor_parallel,
+        ranks=ranks,
+    )
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] | None) -> tuple[int, ...]:

@@ -5,43 +5,66 @@ fingerprint, so a job that was cut short, or got one more benchmark, does only w
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import Benchmark, Experiment, load_experiment
+from entropy_mechanism.config import Benchmark, Compute, Experiment, chosen, load_experiment
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer
-from entropy_mechanism.rollouts.engine import Completion, Sampling, sample_seed
+from entropy_mechanism.rl.collect import Question
+from entropy_mechanism.rl.ranks import join
+from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling, sample_seed
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import questions, response_text, stop_ids, use_one_thread
+from entropy_mechanism.stages.runtime import (
+    longest_prompt,
+    questions,
+    response_text,
+    stop_ids,
+    use_one_thread,
+    vllm_engine,
+)
 
 SAMPLING_VERSION = 1
 """Raised by hand whenever a change of code changes the responses."""
 
 
 def sample(
-    experiment: Path, policy: Path, problems: list[str], outputs: list[str], key: str, store: Path, results: Path
+    experiment: Path,
+    policy: Path,
+    model: str,
+    problems: list[str],
+    outputs: list[str],
+    key: str,
+    store: Path,
+    results: Path,
 ) -> None:
-    """Answer benchmarks; `problems` and `outputs` name one file for each benchmark as `benchmark=file`."""
-    use_one_thread()
+    """Answer benchmarks; `problems` and `outputs` name one file for each benchmark as `benchmark=file`.
+
+    `model` is the base model's name: the policy answers where runs of it train.
+    """
     settings = load_experiment(experiment)
+    chosen("--model", model, settings.models)
+    compute = settings.compute_of(model)
+    if compute.device == "cpu":
+        use_one_thread()
     sources, targets = _by_benchmark(problems), _by_benchmark(outputs)
     with tracking.stage(
         "sample",
         key,
         results=results,
-        params=settings.evaluation.model_dump(mode="json"),
+        params=settings.evaluation.model_dump(mode="json") | {"compute": compute.model_dump(mode="json")},
         inputs=[policy, *sources.values()],
         outputs=targets.values(),
     ) as record:
-        responder = _Responder(policy, settings)
+        responder = _Responder(policy, settings, compute, sources)
         for name, target in targets.items():
-            cached = store / "samples" / f"{responder.fingerprint(name, sources[name])}.parquet"
+            cached = store / "samples" / f"{responder.fingerprint(name)}.parquet"
             if not cached.is_file():
-                files.write_parquet(cached, responder.answer(name, sources[name]))
+                files.write_parquet(cached, responder.answer(name))
             with files.replacing(target) as temporary:
                 shutil.copyfile(cached, temporary)
             frame = pd.read_parquet(target)
@@ -52,35 +75,40 @@ def sample(
 class _Responder:
     """A policy with its engine, loaded when first needed."""
 
-    def __init__(self, policy: Path, experiment: Experiment) -> None:
+    def __init__(
+        self, policy: Path, experiment: Experiment, compute: Compute, problems: Mapping[str, Path]
+    ) -> None:
         self.source = manifest.read(policy)
         self.source.verify()
         self.experiment, self.evaluation = experiment, experiment.evaluation
+        self.compute, self.problems = compute, problems
         self.tokenizer = load_tokenizer(self.source.weights)
-        self.engine: TransformersEngine | None = None
+        self.engine: Engine | None = None
 
-    def fingerprint(self, benchmark: str, problems: Path) -> str:
+    def fingerprint(self, benchmark: str) -> str:
         """What determines the responses to a benchmark, in sixteen digits."""
         return files.fingerprint(
             {
                 "version": SAMPLING_VERSION,
                 "policy": self.source.digests,
-                "problems": files.sha256(problems),
+                "problems": files.sha256(self.problems[benchmark]),
                 "draws": self._draws(self.evaluation.benchmarks[benchmark]),
                 "max_response": self._longest(benchmark),
                 "prompt": self.experiment.prompt_of(benchmark),
                 "stop": self.evaluation.stop,
                 "seed": self.evaluation.seed,
+                "engine": self.compute.engine,
+                "dtype": self.experiment.training.dtype,
             }
         )
 
-    def answer(self, benchmark: str, problems: Path) -> pd.DataFrame:
+    def answer(self, benchmark: str) -> pd.DataFrame:
         """One row per response: once greedily, and so many times at the evaluation's temperature, as asked for."""
         if self.engine is None:
-            self.engine = TransformersEngine(load_policy(self.source.weights), len(self.tokenizer))
+            self.engine = self._engine()
+        problems = self.problems[benchmark]
         ids = [problem.id for problem in from_frame(pd.read_parquet(problems), str(problems))]
-        style = self.experiment.prompt_of(benchmark)
-        asked = [question.prompt_ids for question in questions(problems, self.tokenizer, style)]
+        asked = [question.prompt_ids for question in self._questions(benchmark)]
         stop, rows = stop_ids(self.tokenizer, self.evaluation.stop), []
         for decoding, (temperature, samples) in self._draws(self.evaluation.benchmarks[benchmark]).items():
             sampling = Sampling(temperature, self._longest(benchmark), stop)
@@ -92,6 +120,18 @@ class _Responder:
                 for n, completion in enumerate(group)
             ]
         return pd.DataFrame(rows)
+
+    def _questions(self, benchmark: str) -> list[Question]:
+        return questions(self.problems[benchmark], self.tokenizer, self.experiment.prompt_of(benchmark))
+
+    def _engine(self) -> Engine:
+        """One process answers, with vLLM on as many GPUs as share an engine."""
+        weights, dtype = self.source.weights, self.experiment.training.dtype
+        with join(self.compute.model_copy(update={"ranks": 1})) as ranks:
+            if self.compute.engine == "vllm":
+                longest = longest_prompt(*map(self._questions, self.problems)) + self.evaluation.max_response
+                return vllm_engine(self.compute, weights, len(self.tokenizer), longest, dtype)
+            return TransformersEngine(load_policy(weights).to(ranks.device), len(self.tokenizer), dtype=dtype)
 
     def _draws(self, settings: Benchmark) -> dict[str, tuple[float, int]]:
         """Temperature and responses per problem of each way of decoding."""

@@ -20,7 +20,14 @@ from entropy_mechanism.rl.checkpoint import sync_folder
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
 from entropy_mechanism.rl.ranks import join
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
-from entropy_mechanism.stages.runtime import completion_grader, questions, stop_ids, use_one_thread
+from entropy_mechanism.stages.runtime import (
+    completion_grader,
+    longest_prompt,
+    questions,
+    stop_ids,
+    use_one_thread,
+    vllm_engine,
+)
 from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 
@@ -50,15 +57,25 @@ def train_run(
         stop.took(values["time/step"], values["time/checkpoint"])
 
     with join(run.compute) as ranks, Grader(run.training.grader) as grader:
-        policy = load_policy(base.weights).to(ranks.device)
-        sampled = copy.deepcopy(policy) if run.compute.sharding == "full" else policy
+        asked = questions(train_set, tokenizer, run.prompt)
+        validating = questions(validation, tokenizer, run.validation_prompt)
+        if run.compute.engine == "vllm":
+            longest = longest_prompt(asked, validating) + run.training.max_response
+            dtype, vocabulary = run.training.dtype, len(tokenizer)
+            engine = vllm_engine(run.compute, base.weights, vocabulary, longest, dtype, ranks.size)
+            engine.sleep()
+            policy = load_policy(base.weights)
+        else:
+            policy = load_policy(base.weights).to(ranks.device)
+            sampled = copy.deepcopy(policy) if run.compute.sharding == "full" else policy
+            engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
         trainer = Trainer(
             config=run,
             model=policy,
-            engine=TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype),
+            engine=engine,
             grader=completion_grader(grader, tokenizer),
-            questions=questions(train_set, tokenizer, run.prompt),
-            validation=questions(validation, tokenizer, run.validation_prompt),
+            questions=asked,
+            validation=validating,
             stop_ids=stop_ids(tokenizer, run.training.stop),
             checkpoints=folder / "checkpoints",
             hooks=Hooks(row=row, stop=stop, warn=log.say),
