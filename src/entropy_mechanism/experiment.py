@@ -143,6 +143,19 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _computable(self) -> "Experiment":
+        """Flash attention has its device and its type."""
+        for model, _, method, _ in (combination for group in self.runs for combination in group.combinations()):
+            compute, dtype = self.compute_of(model), self.training_of(method).dtype
+            if compute.attention == "flash_attention_2" and (compute.device, dtype) != ("cuda", "bfloat16"):
+                raise KeyedError(
+                    f"compute.{model}.attention",
+                    f"found 'flash_attention_2' with device {compute.device} and dtype {dtype} of method "
+                    f"'{method}'; allowed: with device cuda and training.dtype bfloat16",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sound(self) -> "Experiment":
         """Nothing is tested on what it was trained on, and no two methods are one."""
         tests = {"validation": self.validation} | {

@@ -13,13 +13,18 @@ from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Compute, RewardModel
 from entropy_mechanism.rl.loop import Hooks, Trainer
-from entropy_mechanism.rl.policy import Policy
+from entropy_mechanism.rl.policy import Policy, recompute_activations
 from entropy_mechanism.rl.prime import ImplicitRewardModel
 from entropy_mechanism.rl.ranks import Ranks, join
 from entropy_mechanism.rl.update import update
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 
-SHARDINGS = ("none", "full")
+PLACES = {
+    "none": {"sharding": "none"},
+    "full": {"sharding": "full"},
+    "full, in main memory": {"sharding": "full", "offload": "cpu"},
+}
+"""`Compute` of two ranks; activations are recomputed in the update of that name."""
 DENSE = {"covariance_low": 1e-3, "covariance_high": 50, "count_selected": False}
 UPDATES = {name: (settings, {"micro_batch_tokens": 8}) for name, settings in OBJECTIVES.items()}
 UPDATES |= {
@@ -40,6 +45,7 @@ UPDATES |= {
         {"micro_batch_tokens": 20},
     ),
     "tied": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
+    "activations computed again": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
     "not finite": (OBJECTIVES["ppo-clip"], {"micro_batch_tokens": 20}),
 }
 RUNS = {
@@ -57,6 +63,8 @@ def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
     """Metrics, selected tokens and weights after one update."""
     objective, changes = UPDATES[name]
     batch, model = mini_batch(random_policy()), model_for(name)
+    if name == "activations computed again" and ranks.size > 1:
+        recompute_activations(model)
     if name == "not finite":
         batch.advantage_N[3] = torch.inf  # in a micro-batch of one of the ranks
     policy = Policy(model, ranks=ranks, sharded=sharding == "full")
@@ -81,7 +89,8 @@ def reward_model_updates(ranks: Ranks, sharding: str) -> dict:
 def whole_run(name: str, ranks: Ranks, sharding: str, folder: Path, steps: int = 4) -> dict:
     """Rows and final weights of a short training, from the newest checkpoint in `folder` on."""
     objective, changes = RUNS[name]
-    compute = {"ranks": ranks.size, "sharding": sharding, "device": "cpu"}
+    offload = "cpu" if ranks.offload else "none"
+    compute = {"ranks": ranks.size, "sharding": sharding, "offload": offload, "device": "cpu"}
     config = config_for(objective, steps=steps, micro_batch_tokens=40, record_tokens_every=1, **changes)
     config = config.model_copy(update={"compute": Compute(**compute)})
     model, rows = random_policy(), []
@@ -115,7 +124,8 @@ def all_cases(ranks: Ranks, sharding: str, folder: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with join(Compute(device="cpu", ranks=2, sharding=sys.argv[1])) as several:
-        found = all_cases(several, sys.argv[1], Path(sys.argv[2]))
+    place = Compute(device="cpu", ranks=2, **PLACES[sys.argv[1]])
+    with join(place) as several:
+        found = all_cases(several, place.sharding, Path(sys.argv[2]))
         if several.main:
             torch.save(found, Path(sys.argv[2]) / "results.pt")
