@@ -20,7 +20,7 @@ shell.prefix(
 )
 TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
 
-# A rule has one environment: that of GPUs when any model trains on one.
+# All jobs of `train` and `sample` have one environment, with vLLM when any model trains on a GPU.
 ON_GPU = any(EXPERIMENT.compute_of(name).device == "cuda" for name in PLAN.models)
 POLICY_ENVIRONMENT = f"../envs/{'gpu' if ON_GPU else 'cpu'}.yaml"
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.hub import DataSet, HubModel, Model
 from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
 from entropy_mechanism.settings import (
     Analysis,
-    Compute,
     Decontamination,
     Evaluation,
     Name,

@@ -30,6 +30,7 @@ ORDER = [
     "experiment",
     "methods",
     "hub",
+    "compute",
     "settings",
     "config_errors",
     "paths",

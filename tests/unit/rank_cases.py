@@ -9,6 +9,7 @@ from random_policies import random_policy
 from test_prime import SEQUENCES
 from test_prime import TRAINING as PRIME_TRAINING
 from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Compute, RewardModel
@@ -116,6 +117,10 @@ def all_cases(ranks: Ranks, sharding: str, folder: Path) -> dict:
     results["reward model"] = reward_model_updates(ranks, sharding)
     for name in RUNS:
         results["run", name] = whole_run(name, ranks, sharding, folder / name)
+    if sharding == "full" and ranks.size > 1:
+        policy = Policy(random_policy(), ranks=ranks, sharded=True)
+        groups = [part._get_fsdp_state()._fsdp_param_group for part in policy.model.model.layers]
+        results["offloaded"] = [isinstance(group.offload_policy, CPUOffloadPolicy) for group in groups]
     half = folder / "begun by one"  # where the test has trained half of it
     if half.is_dir():
         results["resumed"] = whole_run("prime with a reference", ranks, sharding, half)

@@ -119,6 +119,12 @@ def test_sharded_weights_are_shared_out(together):
         assert shards == [total, total]
 
 
+def test_shares_rest_in_main_memory_where_asked(together):
+    place = rank_cases.PLACES[together[2]]
+    if place["sharding"] == "full":
+        assert together[1]["offloaded"] == [place.get("offload") == "cpu"] * 2
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_weights_in_half_precision_are_refused(policy, half):
     with pytest.raises(ValueError, match="training needs float32 weights"):
