@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from entropy_mechanism import memory
 from entropy_mechanism.config import ConfigError, experiment_path, load_experiment, load_site
 from entropy_mechanism.figures import registry
 from entropy_mechanism.paths import RUN_ANALYSES, Paths
@@ -22,7 +23,8 @@ try:
     SITE = load_site(config)
     EXPERIMENT_FILE = experiment_path(SITE.experiment)
     PLAN = Plan(load_experiment(EXPERIMENT_FILE))
-except ConfigError as error:
+    memory.check_plan(PLAN)
+except (ConfigError, memory.DoesNotFit, ValueError) as error:
     sys.exit(f"error: {error}")
 
 EXPERIMENT = PLAN.experiment

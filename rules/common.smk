@@ -20,6 +20,10 @@ shell.prefix(
 )
 TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
 
+# All jobs of `train` and `sample` have one environment, with vLLM when any model trains on a GPU.
+ON_GPU = any(EXPERIMENT.compute_of(name).device == "cuda" for name in PLAN.models)
+POLICY_ENVIRONMENT = f"../envs/{'gpu' if ON_GPU else 'cpu'}.yaml"
+
 FIGURE_FILES = ("pdf", "png", "csv", "json")
 TABLE_FILES = ("csv", "md", "json")
 BENCHMARKS = EXPERIMENT.evaluation.benchmarks

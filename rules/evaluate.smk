@@ -15,7 +15,7 @@ rule sample:
     log:
         PATHS.log("sample", "{policy}"),
     conda:
-        "../envs/cpu.yaml"
+        POLICY_ENVIRONMENT
     params:
         experiment=EXPERIMENT_FILE,
         store=PATHS.store,

@@ -38,7 +38,7 @@ rule train:
     log:
         PATHS.log("train", "{run}"),
     conda:
-        "../envs/cpu.yaml"
+        POLICY_ENVIRONMENT
     params:
         store=PATHS.store,
     message:

@@ -23,9 +23,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = call(**arguments)
-    except (ConfigError, PermanentError, ValueError, OSError) as error:
+    except (ConfigError, PermanentError, ValueError, OSError, MemoryError) as error:
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
-        sys.exit(f"error: {' '.join(str(message).split())}")
+        sys.exit(f"error: {' '.join(str(message).split()) or type(error).__name__}")
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         EXPERIMENT, _list("--items", "FILE", "json files of figures and tables"),
         _list("--frames", "FILE", "analysis and score files"), TRACKING,
         _out("--output", "index.html"))  # fmt: skip
+    add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
+        EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
+                                   "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     track = ("tracking.follow",)
     add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
 from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, Site, TableName
 from entropy_mechanism.hub import HubModel, HubSet
@@ -38,7 +39,6 @@ from entropy_mechanism.settings import (
     Analysis,
     ArithmeticSet,
     Benchmark,
-    Compute,
     Decontamination,
     Evaluation,
     GraderName,

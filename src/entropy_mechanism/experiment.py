@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.hub import DataSet, HubModel, Model
 from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
 from entropy_mechanism.settings import (
     Analysis,
-    Compute,
     Decontamination,
     Evaluation,
     Name,
@@ -140,6 +140,19 @@ class Experiment(Strict):
                 raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
             if method.objective.name == "policy-gradient" and training.updates != 1:
                 raise self._unfit(name, "updates", "objective policy-gradient is strictly on-policy", "1")
+        return self
+
+    @model_validator(mode="after")
+    def _computable(self) -> "Experiment":
+        """Flash attention has its device and its type."""
+        for model, _, method, _ in (combination for group in self.runs for combination in group.combinations()):
+            compute, dtype = self.compute_of(model), self.training_of(method).dtype
+            if compute.attention == "flash_attention_2" and (compute.device, dtype) != ("cuda", "bfloat16"):
+                raise KeyedError(
+                    f"compute.{model}.attention",
+                    f"found 'flash_attention_2' with device {compute.device} and dtype {dtype} of method "
+                    f"'{method}'; allowed: with device cuda and training.dtype bfloat16",
+                )
         return self
 
     @model_validator(mode="after")

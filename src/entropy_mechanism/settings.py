@@ -225,38 +225,6 @@ class Training(Strict):
     """Tokens whose full-vocabulary logits are held at once."""
 
 
-class Compute(Strict):
-    """Where a model is trained and answers. Results are the same up to rounding, except for `engine`."""
-
-    device: Literal["cpu", "cuda"] | None = None
-    """By default the CPU for tiny models and a GPU for published ones."""
-    ranks: Count = 1
-    """Processes that train one policy together; with `cuda`, each has a GPU of its own."""
-    sharding: Literal["none", "full"] = "none"
-    """Among several ranks: `none` gives each all weights (DDP), `full` a share of every layer (FSDP2)."""
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What generates responses, in rollouts and evaluation; the same policy, but other draws for the same seed."""
-    tensor_parallel: Count = 1
-    """Neighbouring ranks that share one vLLM engine, each with a part of the weights; a divisor of `ranks`."""
-    vllm_memory: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of a GPU's memory for vLLM's weights and cache, of the main memory on the CPU. By default 0.4 of a
-    GPU, and a cache of 1 GiB on the CPU."""
-
-    @model_validator(mode="after")
-    def _engine(self) -> "Compute":
-        if self.ranks % self.tensor_parallel:
-            raise KeyedError(
-                "tensor_parallel",
-                f"found {self.tensor_parallel}; allowed: divisors of ranks ({self.ranks}), since neighbouring "
-                "ranks share an engine",
-            )
-        if self.engine != "vllm":
-            for key, usual in (("tensor_parallel", 1), ("vllm_memory", None)):
-                if getattr(self, key) != usual:
-                    raise KeyedError(key, f"found {getattr(self, key)}; it is for engine vllm, not {self.engine}")
-        return self
-
-
 # --- runs, evaluation, analysis -----------------------------------------------------------------------------
 
 

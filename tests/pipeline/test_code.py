@@ -22,12 +22,15 @@ ORDER = [
     "models",
     "data",
     "rewards",
+    "memory",
     "plan",
+    "shapes",
     "schema",
     "config",
     "experiment",
     "methods",
     "hub",
+    "compute",
     "settings",
     "config_errors",
     "paths",
@@ -89,16 +92,18 @@ def test_no_module_is_longer_than_400_lines():
     assert [path.name for path in modules() if len(path.read_text().splitlines()) > 400] == []
 
 
-def test_the_conda_environment_has_the_pins_of_the_requirements():
+@pytest.mark.parametrize(("environment", "names"), [("cpu", ["runtime"]), ("gpu", ["runtime", "gpu"])])
+def test_the_conda_environments_have_the_pins_of_the_requirements(environment, names):
     import yaml
 
     pins = [
         line.strip()
-        for line in (REPOSITORY / "requirements/runtime.txt").read_text().splitlines()
+        for name in names
+        for line in (REPOSITORY / f"requirements/{name}.txt").read_text().splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    environment = yaml.safe_load((REPOSITORY / "envs/cpu.yaml").read_text())
-    assert environment["dependencies"][-1]["pip"] == pins
+    found = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())
+    assert found["dependencies"][-1]["pip"] == pins
 
 
 def test_the_requirements_of_vllm_name_what_the_constraints_do_not():

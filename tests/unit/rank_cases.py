@@ -9,17 +9,23 @@ from random_policies import random_policy
 from test_prime import SEQUENCES
 from test_prime import TRAINING as PRIME_TRAINING
 from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Compute, RewardModel
 from entropy_mechanism.rl.loop import Hooks, Trainer
-from entropy_mechanism.rl.policy import Policy
+from entropy_mechanism.rl.policy import Policy, recompute_activations
 from entropy_mechanism.rl.prime import ImplicitRewardModel
 from entropy_mechanism.rl.ranks import Ranks, join
 from entropy_mechanism.rl.update import update
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 
-SHARDINGS = ("none", "full")
+PLACES = {
+    "none": {"sharding": "none"},
+    "full": {"sharding": "full"},
+    "full, in main memory": {"sharding": "full", "offload": "cpu"},
+}
+"""`Compute` of two ranks; activations are recomputed in the update of that name."""
 DENSE = {"covariance_low": 1e-3, "covariance_high": 50, "count_selected": False}
 UPDATES = {name: (settings, {"micro_batch_tokens": 8}) for name, settings in OBJECTIVES.items()}
 UPDATES |= {
@@ -40,6 +46,7 @@ UPDATES |= {
         {"micro_batch_tokens": 20},
     ),
     "tied": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
+    "activations computed again": (OBJECTIVES["kl-cov"], {"micro_batch_tokens": 8}),
     "not finite": (OBJECTIVES["ppo-clip"], {"micro_batch_tokens": 20}),
 }
 RUNS = {
@@ -57,6 +64,8 @@ def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
     """Metrics, selected tokens and weights after one update."""
     objective, changes = UPDATES[name]
     batch, model = mini_batch(random_policy()), model_for(name)
+    if name == "activations computed again" and ranks.size > 1:
+        recompute_activations(model)
     if name == "not finite":
         batch.advantage_N[3] = torch.inf  # in a micro-batch of one of the ranks
     policy = Policy(model, ranks=ranks, sharded=sharding == "full")
@@ -81,7 +90,8 @@ def reward_model_updates(ranks: Ranks, sharding: str) -> dict:
 def whole_run(name: str, ranks: Ranks, sharding: str, folder: Path, steps: int = 4) -> dict:
     """Rows and final weights of a short training, from the newest checkpoint in `folder` on."""
     objective, changes = RUNS[name]
-    compute = {"ranks": ranks.size, "sharding": sharding, "device": "cpu"}
+    offload = "cpu" if ranks.offload else "none"
+    compute = {"ranks": ranks.size, "sharding": sharding, "offload": offload, "device": "cpu"}
     config = config_for(objective, steps=steps, micro_batch_tokens=40, record_tokens_every=1, **changes)
     config = config.model_copy(update={"compute": Compute(**compute)})
     model, rows = random_policy(), []
@@ -107,6 +117,10 @@ def all_cases(ranks: Ranks, sharding: str, folder: Path) -> dict:
     results["reward model"] = reward_model_updates(ranks, sharding)
     for name in RUNS:
         results["run", name] = whole_run(name, ranks, sharding, folder / name)
+    if sharding == "full" and ranks.size > 1:
+        policy = Policy(random_policy(), ranks=ranks, sharded=True)
+        groups = [part._get_fsdp_state()._fsdp_param_group for part in policy.model.model.layers]
+        results["offloaded"] = [isinstance(group.offload_policy, CPUOffloadPolicy) for group in groups]
     half = folder / "begun by one"  # where the test has trained half of it
     if half.is_dir():
         results["resumed"] = whole_run("prime with a reference", ranks, sharding, half)
@@ -115,7 +129,8 @@ def all_cases(ranks: Ranks, sharding: str, folder: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with join(Compute(device="cpu", ranks=2, sharding=sys.argv[1])) as several:
-        found = all_cases(several, sys.argv[1], Path(sys.argv[2]))
+    place = Compute(device="cpu", ranks=2, **PLACES[sys.argv[1]])
+    with join(place) as several:
+        found = all_cases(several, place.sharding, Path(sys.argv[2]))
         if several.main:
             torch.save(found, Path(sys.argv[2]) / "results.pt")

@@ -26,10 +26,10 @@ def alone(tmp_path_factory):
     return folder, rank_cases.all_cases(ALONE, "none", folder)
 
 
-@pytest.fixture(scope="module", params=rank_cases.SHARDINGS)
+@pytest.fixture(scope="module", params=rank_cases.PLACES)
 def together(request, tmp_path_factory, alone):
     """The folder and the results of two ranks with this sharding, and the sharding."""
-    folder = tmp_path_factory.mktemp(f"sharding-{request.param}")
+    folder = tmp_path_factory.mktemp("together")
     rank_cases.whole_run("prime with a reference", ALONE, "none", folder / "begun by one", steps=2)
     environment = os.environ | {
         "WORLD_SIZE": "2",
@@ -112,11 +112,17 @@ def test_sharded_weights_are_shared_out(together):
     folder, _, sharding = together
     shards = [int(path.read_text()) for path in sorted(folder.glob("held-*"))]
     total = sum(parameter.numel() for parameter in rank_cases.random_policy().parameters())
-    if sharding == "full":
+    if sharding != "none":
         assert sum(shards) == total
         assert max(shards) < 0.6 * total
     else:
         assert shards == [total, total]
+
+
+def test_shares_rest_in_main_memory_where_asked(together):
+    place = rank_cases.PLACES[together[2]]
+    if place["sharding"] == "full":
+        assert together[1]["offloaded"] == [place.get("offload") == "cpu"] * 2
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])

@@ -11,15 +11,26 @@ from transformers.utils import logging
 logging.disable_progress_bar()  # a bar for every file read would bury the progress of training
 
 
-def load_policy(path: Path | str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+def load_policy(
+    path: Path | str, dtype: torch.dtype | str = torch.float32, attention: str | None = None
+) -> PreTrainedModel:
     """The causal language model in folder `path`, in evaluation mode on the CPU, its weights in `dtype`.
 
-    Raises FileNotFoundError when there is no such folder and ValueError when it holds no model.
+    `attention` is one of `Compute.attention`. Raises FileNotFoundError when there is no such folder and ValueError
+    when it holds no model, or when there is no such attention here.
     """
     folder = _existing(path, "config.json", "a model")
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} is not a model folder: it has no *.safetensors file with weights")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, local_files_only=True
+        ).eval()
+    except ImportError as error:
+        raise ValueError(
+            f"compute.attention: {attention} cannot be used: {str(error).strip().splitlines()[0]} Take sdpa, or "
+            "install what it needs (flash_attention_2: the package flash-attn)"
+        ) from error
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:

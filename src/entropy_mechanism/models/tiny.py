@@ -33,6 +33,10 @@ WORDS = {
 Teacher = arithmetic.UnreliableTeacher | programs.UnreliableProgrammer
 
 
+FEED_FORWARD = 4
+"""Inner width of a block's MLP relative to the width."""
+
+
 def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
     """The tokenizer of a task: single bytes, and whole tokens for the parts of its language.
 
@@ -71,7 +75,7 @@ def build_model(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausa
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
-        intermediate_size=4 * settings.width,
+        intermediate_size=FEED_FORWARD * settings.width,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.kv_heads,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from entropy_mechanism.rl.batch import Sequences
@@ -33,6 +35,8 @@ class Policy:
     ) -> None:
         """Move `model` to the rank's device and, with several ranks, wrap it; `sharded` changes it in place.
 
+        A sharded model is moved a layer at a time, so that it need not fit into a GPU as a whole.
+
         Raises ValueError for weights in half precision: steps as small as RL takes are lost in their rounding.
         """
         half = {parameter.dtype for parameter in model.parameters()} & {torch.bfloat16, torch.float16}
@@ -41,15 +45,19 @@ class Policy:
                 f"weights are {half.pop()}; training needs float32 weights, whatever the compute dtype"
             )
         self.ranks = ranks or Ranks()
-        self.model = model.to(self.ranks.device).eval()  # dropout would make pi_old and pi two functions
+        self._replicated, self._sharded = False, self.ranks.size > 1 and sharded
+        self.model = model.eval()  # dropout would make pi_old and pi two functions
+        if not self._sharded:
+            self.model.to(self.ranks.device)
         self.dtype = getattr(torch, dtype)
         self._reader: torch.nn.Module = _Reader(self.model)
-        self._replicated, self._sharded = False, self.ranks.size > 1 and sharded
         if self._sharded:
             kept = None if dtype == "float32" else self.dtype
             precision = MixedPrecisionPolicy(param_dtype=kept, reduce_dtype=torch.float32)
+            pinned = self.ranks.device.type == "cuda"
+            place = CPUOffloadPolicy(pin_memory=pinned) if self.ranks.offload else OffloadPolicy()
             for part in (*self.model.model.layers, self._reader):
-                fully_shard(part, mp_policy=precision)
+                fully_shard(part, mp_policy=precision, offload_policy=place)
         elif self.ranks.size > 1 and any(parameter.requires_grad for parameter in model.parameters()):
             self._reader = DistributedDataParallel(self._reader, forward_sync_buffers=False)
             self._replicated = True
@@ -101,7 +109,7 @@ class Policy:
     def clip_gradient(self, limit: float) -> torch.Tensor:
         """Scale the gradient down to norm `limit` if it is longer; returns the norm it had."""
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return self._whole(norm)
 
     @torch.no_grad()
     def copy_weights(self, other: "Policy") -> None:
@@ -114,7 +122,7 @@ class Policy:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and whole tensor of every weight, one at a time; all ranks must go through them together."""
         for name, tensor in self.model.state_dict().items():
-            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            yield name, self._whole(tensor)
 
     def state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Whole weights and optimiser state, by the weights' names, on the main rank's CPU; empty on others.
@@ -134,6 +142,20 @@ class Policy:
         set_model_state_dict(self.model, state.get("model", {}), options=options)
         if self.ranks.any(bool(state.get("optimizer"))):
             set_optimizer_state_dict(self.model, optimizer, state.get("optimizer", {}), options=options)
+
+    def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        # Offloaded shards are put together where the ranks' fast connection is.
+        return tensor.to(self.ranks.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def recompute_activations(model: PreTrainedModel) -> PreTrainedModel:
+    """Make every layer keep its input alone for the backward pass and compute the rest again; returns `model`.
+
+    Gradients are the same to the bit. transformers' own switch acts in training mode only, where dropout is on.
+    """
+    for layer in model.model.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    return model
 
 
 class _Reader(torch.nn.Module):

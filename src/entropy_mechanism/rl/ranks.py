@@ -31,6 +31,8 @@ class Ranks:
     index: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    offload: bool = False
+    """Whether shares of weights, gradients and optimiser state rest in main memory; see `Compute.offload`."""
 
     @property
     def main(self) -> bool:
@@ -98,14 +100,19 @@ def join(compute: Compute) -> Iterator[Ranks]:
         yield Ranks(device=torch.device(compute.device or "cpu"))
         return
     from accelerate import PartialState
+    from accelerate.utils import patch_environment
 
-    state = PartialState(cpu=compute.device != "cuda", timeout=PATIENCE)
+    offload = compute.offload == "cpu"
+    # Shares in main memory need a way between ranks of their own beside NCCL; accelerate adds it when so asked.
+    wishes = {"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"} if offload else {}
+    with patch_environment(**wishes):
+        state = PartialState(cpu=compute.device != "cuda", timeout=PATIENCE)
     if state.num_processes != compute.ranks:
         raise PermanentError(
             f"{state.num_processes} ranks were started and `compute` asks for {compute.ranks}; start this run "
             "with `entropy-mechanism train`, which starts its ranks"
         )
-    yield Ranks(state.process_index, state.num_processes, torch.device(state.device))
+    yield Ranks(state.process_index, state.num_processes, torch.device(state.device), offload)
     state.destroy_process_group()
 
 

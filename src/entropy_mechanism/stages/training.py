@@ -9,17 +9,20 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from tqdm import tqdm
 
-from entropy_mechanism import files
+from entropy_mechanism import files, memory
 from entropy_mechanism.config import RunConfig
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
 from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rl.checkpoint import sync_folder
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
+from entropy_mechanism.rl.policy import recompute_activations
 from entropy_mechanism.rl.ranks import join
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+from entropy_mechanism.shapes import from_folder
 from entropy_mechanism.stages.runtime import (
     completion_grader,
     longest_prompt,
@@ -57,17 +60,19 @@ def train_run(
         stop.took(values["time/step"], values["time/checkpoint"])
 
     with join(run.compute) as ranks, Grader(run.training.grader) as grader:
+        memory.check(run, from_folder(base.weights), _gpu_bytes(ranks.device))
         asked = questions(train_set, tokenizer, run.prompt)
         validating = questions(validation, tokenizer, run.validation_prompt)
+        longest = longest_prompt(asked, validating) + run.training.max_response
         if run.compute.engine == "vllm":
-            longest = longest_prompt(asked, validating) + run.training.max_response
             dtype, vocabulary = run.training.dtype, len(tokenizer)
             engine = vllm_engine(run.compute, base.weights, vocabulary, longest, dtype, ranks.size)
             engine.sleep()
-            policy = load_policy(base.weights)
-        else:
-            policy = load_policy(base.weights).to(ranks.device)
-            sampled = copy.deepcopy(policy) if run.compute.sharding == "full" else policy
+        policy = load_policy(base.weights, attention=run.compute.attention)
+        if run.compute.activation_checkpointing:
+            recompute_activations(policy)
+        if run.compute.engine == "transformers":
+            sampled = (copy.deepcopy(policy) if run.compute.sharding == "full" else policy).to(ranks.device)
             engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
         trainer = Trainer(
             config=run,
@@ -97,6 +102,11 @@ def train_run(
     if ranks.main:
         save_policy(policy, tokenizer, folder / "final", weights)
         _finish(folder, log, base, version)
+
+
+def _gpu_bytes(device: torch.device) -> float:
+    """Memory of a GPU; 0 for the CPU, where nothing is refused."""
+    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0.0
 
 
 def _finish(folder: Path, log: "MetricsLog", base: manifest.Manifest, version: int) -> None:
