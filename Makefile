@@ -21,7 +21,7 @@ test: $(READY)
 
 # The tests of the vLLM engine, with vLLM's CPU build in an environment of its own.
 test-vllm: $(VLLM_READY)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm $(ARGS)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm_cpu $(ARGS)
 
 # Kills one training run at 200 random moments and compares its end; ARGS="--kills 1000 --seed 7" for another one.
 torture: $(READY)

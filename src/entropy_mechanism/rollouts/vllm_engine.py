@@ -74,7 +74,6 @@ class VllmEngine:
             self.llm = llm(
                 model=str(model),
                 skip_tokenizer_init=True,
-                generation_config="vllm",  # the model's own would add settings of its makers
                 dtype=dtype,
                 seed=0,  # of all ranks alike; every response has its own
                 tensor_parallel_size=tensor_parallel,

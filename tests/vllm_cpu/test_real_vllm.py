@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from models import VOCABULARY, random_policy, saved
+from vllm_policies import VOCABULARY, random_policy, saved
 
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rollouts.engine import EngineError, Sampling, sample_seed

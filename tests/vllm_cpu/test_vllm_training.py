@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import EXPERIMENT
 from scipy.stats import ttest_ind
+from vllm_workplace import EXPERIMENT, Workplace
 
 pytestmark = pytest.mark.vllm
 
@@ -20,6 +20,12 @@ SEEDS = (1, 2, 3)
 LAST = 10
 """Steps at the end of a run over which reward and entropy are averaged."""
 REWARD, ENTROPY = "reward/mean", "entropy/token_mean/before_filter"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """One for all tests; each names its runs after itself."""
+    return Workplace(tmp_path_factory.mktemp("workplace"))
 
 
 def variant(workplace, name, compute=None, **training):

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 
 EXPERIMENT = {
@@ -101,9 +100,3 @@ class Workplace:
         """The series of a run that may have ended early."""
         (series,) = (self.root / name / "store").glob("*/metrics.jsonl")
         return [json.loads(line) for line in series.read_text().splitlines()]
-
-
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory):
-    """One for all tests; each names its runs after itself."""
-    return Workplace(tmp_path_factory.mktemp("workplace"))
