@@ -219,9 +219,8 @@ def _commit_online(source: Source, revision: str) -> str | None:
 
     try:
         return HfApi().dataset_info(source.place, revision=revision, timeout=30).sha
-    except (
-        Exception
-    ):  # whatever it is, load_dataset meets it too, looks into the cache, and its failure is reported
+    except Exception:
+        # whatever it is, load_dataset meets it too, looks into the cache, and its failure is reported
         return None
 
 
