@@ -111,6 +111,11 @@ def test_tests_that_say_nothing_are_refused(text):
         read_tests(text)
 
 
+def test_a_form_of_tests_that_there_is_not_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match=r"kind is 'stdin'; allowed: stdio, call, pytest"):
+        read_tests('{"kind": "stdin", "inputs": ["1"], "outputs": ["1"]}')
+
+
 # --- comparing ------------------------------------------------------------------------------------------------
 
 

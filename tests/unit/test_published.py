@@ -294,7 +294,7 @@ def test_a_missing_split_is_shown_with_those_there_are(tmp_path):
     message = failure("gsm8k-test", copy, rows=1)
     assert "no configuration main, split test: " in message
     assert "['validation']" in message
-    assert "pin a revision that has it" in message
+    assert "copy a revision of openai/gsm8k that has it" in message
 
 
 def test_a_missing_configuration_is_shown_with_those_there_are(tmp_path):
@@ -336,9 +336,32 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
     assert f"{path}:3 is not JSON" in failure("omni-math-rule", copy, rows=2)
 
 
-def test_nothing_usable_is_an_error(tmp_path):
-    copy = write_copy(tmp_path / "copy", "gsm8k-train", [gsm("How many?", None), gsm("How?", None)])
-    assert "no row could be used" in failure("gsm8k-train", copy, rows=2)
+def test_nothing_usable_is_an_error_that_gives_the_reasons(tmp_path):
+    copy = write_copy(
+        tmp_path / "copy", "gsm8k-train", [gsm("How many?", None), gsm("", "#### 1"), gsm("How?", None)]
+    )
+    message = failure("gsm8k-train", copy, rows=3)
+    assert message == ("gsm8k-train: no row could be used: 2 no #### in the solution; 1 no problem text")
+
+
+def test_a_damaged_copy_is_not_to_be_read_again(tmp_path):
+    (tmp_path / "test.jsonl").write_text('{"problem": "1+1", "answer": "2"}\n{"problem": \n')
+    message = failure("math500", tmp_path, rows=2)
+    assert "broke off" in message
+    assert message.endswith("the copy is damaged, make it again")
+
+
+def test_a_copy_without_its_card_says_what_it_lacks(tmp_path):
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "test.jsonl").write_text('{"question": "1+1", "answer": "#### 2"}\n')
+    assert "whole, with the README.md that names configurations and splits" in failure(
+        "gsm8k-test", tmp_path, rows=1
+    )
+
+
+def test_a_relative_folder_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"there is no folder {tmp_path / 'absent'}" in failure("amc", "absent")
 
 
 def test_a_pinned_file_is_its_own_commit(tmp_path, monkeypatch):

@@ -84,9 +84,12 @@ def checked_rows(download: Download, settings: HubSet) -> Iterator[Row]:
         except SourceError:
             raise
         except Exception as error:  # of any of the libraries below, most often the network's
+            again = (
+                "run the same command again" if settings.folder is None else "the copy is damaged, make it again"
+            )
             raise SourceError(
-                f"{settings.source}: reading {download.place} broke off after {count} rows ({_first(error)}); run "
-                "the same command again"
+                f"{settings.source}: reading {download.place} broke off after {count} rows ({_first(error)}); "
+                f"{again}"
             ) from error
         if not count:
             _check_columns(row, settings, source)
@@ -140,9 +143,15 @@ def _load(
         ) from error
     except ValueError as error:  # datasets' answer to a configuration, split or data file that is not there
         wanted = f"configuration {source.config}, split" if source.config else "split"
+        advice = "pin a revision that has it, or give a copy of one as folder"
+        if settings.folder is not None:
+            advice = (
+                f"copy a revision of {source.place} that has it, whole, with the README.md that names "
+                "configurations and splits"
+            )
         raise SourceError(
             f"{settings.source}: {place}{f' at revision {revision}' if revision else ''} has no {wanted} "
-            f"{source.split}: {_first(error)}; pin a revision that has it, or give a copy of one as folder"
+            f"{source.split}: {_first(error)}; {advice}"
         ) from error
 
 
@@ -210,9 +219,8 @@ def _commit_online(source: Source, revision: str) -> str | None:
 
     try:
         return HfApi().dataset_info(source.place, revision=revision, timeout=30).sha
-    except (
-        Exception
-    ):  # whatever it is, load_dataset meets it too, looks into the cache, and its failure is reported
+    except Exception:
+        # whatever it is, load_dataset meets it too, looks into the cache, and its failure is reported
         return None
 
 
@@ -227,7 +235,7 @@ def _commit_of(data: Any) -> str | None:
 def _folder(settings: HubSet) -> Path:
     folder = Path(settings.folder or "").expanduser()
     if not folder.is_dir():
-        raise SourceError(f"{settings.source}: folder: there is no folder {folder}")
+        raise SourceError(f"{settings.source}: folder: there is no folder {folder.absolute()}")
     return folder.resolve()
 
 

@@ -46,7 +46,7 @@ def read_published(settings: HubSet) -> tuple[list[Problem], dict[str, Any]]:
         problems = without_conflicts(problems, dropped)
         problems = without_repetitions(problems, dropped, changed)
     usable = len(problems)
-    problems = _subset(problems, settings)
+    problems = _subset(problems, settings, dropped)
     facts = {
         "source": settings.source,
         "place": download.place,
@@ -141,10 +141,13 @@ def without_repetitions(problems: Iterable[Problem], dropped: Account, noted: Ac
     return kept
 
 
-def _subset(problems: list[Problem], settings: HubSet) -> list[Problem]:
+def _subset(problems: list[Problem], settings: HubSet, dropped: Account) -> list[Problem]:
     """A random subset of the size asked for, in the publisher's order."""
     if not problems:
-        raise SourceError(f"{settings.source}: no row could be used; see the reasons in the log")
+        reasons = (f"{entry['rows']} {reason}" for reason, entry in dropped.entries.items())
+        raise SourceError(
+            f"{settings.source}: no row could be used: {'; '.join(reasons) or 'none belongs to this set'}"
+        )
     if settings.limit is None:
         return problems
     if settings.limit > len(problems):

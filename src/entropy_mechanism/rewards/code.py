@@ -85,12 +85,14 @@ def read_tests(text: str) -> Tests:
         if kind == "pytest":
             tests = Tests(kind, code=raw["code"])
             faulty = not isinstance(tests.code, str) or "def test" not in tests.code
+        elif kind not in ("stdio", "call"):
+            raise ValueError(f"kind is {kind!r}; allowed: stdio, call, pytest")
         else:
             name = raw.get("fn_name") if kind == "stdio" else raw["function"]
             tests = Tests(
                 "call" if name else kind, raw["inputs"], raw["outputs"], name or "", wrapped=kind == "stdio"
             )
-            faulty = not tests.inputs or len(tests.inputs) != len(tests.outputs) or kind not in ("stdio", "call")
+            faulty = not tests.inputs or len(tests.inputs) != len(tests.outputs)
             if tests.kind == "call":
                 faulty |= not all(isinstance(arguments, list) for arguments in tests.inputs)
             else:

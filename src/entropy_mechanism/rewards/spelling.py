@@ -7,11 +7,18 @@ import re
 
 from entropy_mechanism.rewards import numbers
 
+_FULL_WIDTH = {chr(code + 0xFEE0): chr(code) for code in range(ord("!"), ord("~") + 1)}
 _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "°": r"^\circ", "π": r"\pi ", "∞": r"\infty ",
-     "≤": r"\le ", "≥": r"\ge ", "，": ",", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\n": " ", "\t": " "}
+     "≤": r"\le ", "≥": r"\ge ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "∅": r"\emptyset ",
+     "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\n": " ", "\t": " "} | _FULL_WIDTH
 )  # fmt: skip
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _REWRITES = [
+    (re.compile(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+"), lambda match: f"^{{{match[0].translate(_RAISED)}}}"),
+    # the whole number stands below the sign √, but only the first digit below \sqrt
+    (re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[a-zA-Z])|[({]([^(){}]*)[)}])"), r"\\sqrt{\1\2}"),
+    (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
     # a comma or thin space that groups digits by three, spelled so that it cannot separate the items of a list
     (re.compile(r"(?<=\d)(?:,\\!|\{,\}|\\,)\s*(?=\d{3}(?!\d))"), ""),
     (re.compile(r"\\(?:left|right)\s*\."), ""),

@@ -10,7 +10,7 @@ import re
 
 import sympy
 from latex2sympy2_extended import latex2sympy2
-from math_verify import grader, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
 from mpmath import mp
 from sympy import Basic, Expr, Float, MatrixBase, Rational, UnevaluatedExpr
 from sympy.core import random as sympy_random
@@ -35,9 +35,7 @@ def equal(given: str, gold: str, kind: str) -> bool:
         grader.sympy_numeric_eq = _math_verify_numeric_eq
         return _verified(given, gold) or _equal_forms(given, gold)
     grader.sympy_numeric_eq = _numeric_eq
-    return any(
-        _verified(a, b, sets_from_relations=True) for a, b in _readings(normalised(given), normalised(gold))
-    )
+    return any(_verified(a, b, strict=True) for a, b in _readings(normalised(given), normalised(gold)))
 
 
 def warm_up() -> None:
@@ -63,13 +61,16 @@ def _readings(given: str, gold: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys([*scientific, *pairs]))
 
 
-def _parsed(text: str) -> list[Basic | MatrixBase | str]:
-    return parse(f"\\boxed{{{text}}}", parsing_timeout=None)  # one box: neighbouring ones would be merged
+def _parsed(text: str, whole: bool = False) -> list[Basic | MatrixBase | str]:
+    """The answer as math-verify reads it; unless `whole`, a text that is no LaTeX stands for its last number."""
+    how = (LatexExtractionConfig(),) if whole else (LatexExtractionConfig(), ExprExtractionConfig())
+    # one box: neighbouring ones would be merged
+    return parse(f"\\boxed{{{text}}}", extraction_config=how, parsing_timeout=None)
 
 
-def _verified(given: str, gold: str, sets_from_relations: bool = False) -> bool:
+def _verified(given: str, gold: str, strict: bool = False) -> bool:
     return verify(  # gold first: not symmetric
-        _parsed(gold), _parsed(given), timeout_seconds=None, allow_set_relation_comp=sets_from_relations
+        _parsed(gold, strict), _parsed(given, strict), timeout_seconds=None, allow_set_relation_comp=strict
     )
 
 
