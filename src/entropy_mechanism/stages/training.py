@@ -63,8 +63,8 @@ def train_run(
         memory.check(run, from_folder(base.weights), _gpu_bytes(ranks.device))
         asked = questions(train_set, tokenizer, run.prompt)
         validating = questions(validation, tokenizer, run.validation_prompt)
-        longest = longest_prompt(asked, validating) + run.training.max_response
         if run.compute.engine == "vllm":
+            longest = longest_prompt(asked, validating) + run.training.max_response
             dtype, vocabulary = run.training.dtype, len(tokenizer)
             engine = vllm_engine(run.compute, base.weights, vocabulary, longest, dtype, ranks.size)
             engine.sleep()
