@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def write_parquet(path: Path | str, frame: Any) -> None:
     """Write a pandas frame without its index. Equal frames give equal bytes under one pyarrow version."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def named_paths(pairs: Iterable[str]) -> dict[str, Path]:
+    """Files by name from the `name=file` of a command line."""
+    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
 
 
 def sha256(path: Path | str) -> str:

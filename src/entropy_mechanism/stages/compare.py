@@ -16,9 +16,9 @@ def compare_policies(
     """Compare one policy, graded in files `benchmark=file`, with others, in files `policy/benchmark=file`."""
     settings = load_experiment(experiment)
     protocols = {name: benchmark.protocols for name, benchmark in settings.evaluation.benchmarks.items()}
-    ours = _by_name(grades)
+    ours = files.named_paths(grades)
     theirs: dict[str, dict[str, Path]] = {}
-    for name, path in _by_name(references).items():
+    for name, path in files.named_paths(references).items():
         other, benchmark = name.rsplit("/", 1)
         theirs.setdefault(other, {})[benchmark] = path
     inputs = [*ours.values(), *(path for paths in theirs.values() for path in paths.values())]
@@ -41,7 +41,3 @@ def compare_policies(
                 f"{policy} less {pooled['reference']}: {100 * pooled['difference']:+.1f} points "
                 f"[{100 * pooled['low']:+.1f}, {100 * pooled['high']:+.1f}], p = {pooled['p']:.3f}"
             )
-
-
-def _by_name(pairs: list[str]) -> dict[str, Path]:
-    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}

@@ -15,7 +15,7 @@ def decontaminate(
 ) -> None:
     """Look for the problems of every test set, given as `name=file`, in the training set named `key`."""
     settings = load_experiment(experiment).decontamination
-    paths = {name: Path(path) for name, path in (text.split("=", 1) for text in tested)}
+    paths = files.named_paths(tested)
     params = settings.model_dump(mode="json")
     inputs = [train_set, *paths.values()]
     with tracking.stage(

@@ -65,7 +65,7 @@ def score(
     the policy's training sets contain; they are empty where nothing is left of a benchmark.
     """
     settings = load_experiment(experiment)
-    paths = {name: Path(path) for name, path in (text.split("=", 1) for text in grades)}
+    paths = files.named_paths(grades)
     protocols = {name: settings.evaluation.benchmarks[name].protocols for name in paths}
     inputs = [*paths.values(), *overlaps]
     with tracking.stage("score", policy, results=results, inputs=inputs, outputs=[output]) as record:

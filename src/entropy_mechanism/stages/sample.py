@@ -51,7 +51,7 @@ def sample(
     compute = settings.compute_of(model)
     if compute.device == "cpu":
         use_one_thread()
-    sources, targets = _by_benchmark(problems), _by_benchmark(outputs)
+    sources, targets = files.named_paths(problems), files.named_paths(outputs)
     with tracking.stage(
         "sample",
         key,
@@ -143,10 +143,6 @@ class _Responder:
     def _longest(self, benchmark: str) -> int:
         """Response tokens at most."""
         return self.evaluation.benchmarks[benchmark].max_response or self.evaluation.max_response
-
-
-def _by_benchmark(pairs: list[str]) -> dict[str, Path]:
-    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
 
 
 def _row(problem: str, decoding: str, n: int, completion: Completion, response: str) -> dict[str, object]:
