@@ -245,8 +245,8 @@ def _kept_by_layer(run: RunConfig, shape: Shape) -> float:
     norms = 2 * (4 + stream + size) * shape.width
     keys = shape.query_width if run.compute.device == "cpu" else shape.kv_width  # repeated on the CPU
     attention = size * (2 * shape.query_width + 2 * keys) + 4 * shape.heads
-    if run.compute.attention == "eager":  # scores, their softmax in float32 and in the compute type
-        attention += (4 + 2 * size) * shape.heads * _longest(run)
+    if run.compute.attention == "eager":  # the scores' softmax in float32, and rounded to half precision
+        attention += (4 + (size if size < 4 else 0)) * shape.heads * _longest(run)
     return norms + attention + 4 * size * shape.feed_forward
 
 
