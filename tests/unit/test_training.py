@@ -558,6 +558,21 @@ def test_the_best_policy_survives_a_kill_with_later_ones_that_never_come_again(p
     assert version == 0
 
 
+def test_a_best_policy_of_steps_done_again_is_not_pushed_out_by_those_of_before(policy, tmp_path):
+    config = config_for(final="best", validate_every=1, checkpoint_every=2, steps=6, filter_groups=False)
+    rows = []
+    trainer = trainer_for(copy.deepcopy(policy), config, tmp_path / "c", rows, stop=lambda: killed(rows))
+    accuracies(trainer, [0.5, 0, 0.6, 0, 0.7, 0.8, 1])
+    trainer.save, save = lambda: save() if trainer.state.step == 2 else None, trainer.save
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    again = trainer_for(copy.deepcopy(policy), config, tmp_path / "c", [])
+    accuracies(again, [0, 0, 0, 0.55, 0, 0, 0])
+    assert again.resume() == 2
+    again.train()
+    assert again.result()[0] == 3
+
+
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime"])
 def test_every_estimator_trains_without_a_value_that_is_not_finite(policy, tmp_path, estimator):
     rows = []

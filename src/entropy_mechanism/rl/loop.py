@@ -145,6 +145,8 @@ class Trainer:
                 self.reward_model.load_state(saved.get("reward_model", {}))
             self.engine.load_weights(self.policy.weights())
         self.best_in_checkpoint = self.state.best_step
+        if self.ranks.main:  # later ones belong to steps that are done again, and would push new ones out
+            checkpoint.newest_sound(self.best, lambda text: None, self.fingerprint, self.state.best_step)
         return self.state.step
 
     def train(self) -> None:
