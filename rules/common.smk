@@ -114,9 +114,16 @@ def problems_of(wildcards):
 def reference_grades(wildcards):
     """`policy/benchmark` -> grades of the policies that one is compared with."""
     policies = [policy.name for policy in PLAN.references(wildcards.policy)]
-    return {f"{policy}/{name}": PATHS.grades(policy, name) for policy in policies for name in BENCHMARKS}
+    names = PLAN.benchmarks(wildcards.policy)
+    return {f"{policy}/{name}": PATHS.grades(policy, name) for policy in policies for name in names}
 
 
-def by_benchmark(paths):
-    """`benchmark=file` for files in the order of the benchmarks."""
-    return [f"{name}={path}" for name, path in zip(BENCHMARKS, paths, strict=True)]
+def grades_of(wildcards):
+    """Grades of a policy on its benchmarks."""
+    return [PATHS.grades(wildcards.policy, name) for name in PLAN.benchmarks(wildcards.policy)]
+
+
+def by_benchmark(wildcards, paths):
+    """`benchmark=file` for files in the order of a policy's benchmarks."""
+    names = PLAN.benchmarks(wildcards.policy)
+    return [f"{name}={path}" for name, path in zip(names, paths, strict=True)]

@@ -1,37 +1,44 @@
 rule evaluation:
     input:
-        [PATHS.samples(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
-        [PATHS.grades(policy, name) for policy in PLAN.policies for name in BENCHMARKS],
+        [PATHS.samples(policy, name) for policy in PLAN.policies for name in PLAN.benchmarks(policy)],
+        [PATHS.grades(policy, name) for policy in PLAN.policies for name in PLAN.benchmarks(policy)],
         [PATHS.scores(policy) for policy in PLAN.policies],
         [PATHS.comparison(policy) for policy in PLAN.policies if PLAN.references(policy)],
 
 
-rule sample:
-    input:
-        policy=policy_manifest,
-        problems=[PATHS.data(benchmark.data) for benchmark in BENCHMARKS.values()],
-    output:
-        [PATHS.samples(benchmark=name) for name in BENCHMARKS],
-    log:
-        PATHS.log("sample", "{policy}"),
-    conda:
-        POLICY_ENVIRONMENT
-    params:
-        experiment=EXPERIMENT_FILE,
-        store=PATHS.store,
-        settings=settings(EXPERIMENT.evaluation),
-        prompts=[EXPERIMENT.prompt_of(name) for name in BENCHMARKS],
-        model=lambda wildcards: PLAN.policies[wildcards.policy].model,
-        engine=lambda wildcards: EXPERIMENT.compute_of(PLAN.policies[wildcards.policy].model).engine,
-        problems=lambda wildcards, input: by_benchmark(input.problems),
-        outputs=lambda wildcards, output: by_benchmark(output),
-    message:
-        "Answering the benchmarks with {wildcards.policy}"
-    shell:
-        "python -m entropy_mechanism sample"
-        " --experiment {params.experiment:q} --policy {input.policy:q} --model {params.model:q}"
-        " --problems {params.problems:q} --outputs {params.outputs:q} --store {params.store:q}"
-        " --key {wildcards.policy} > {log:q} 2>&1"
+# Outputs of a rule are fixed, so there is one for each set of benchmarks: sample, sample_2, …
+for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1):
+
+    rule:
+        name:
+            "sample" if number == 1 else f"sample_{number}"
+        input:
+            policy=policy_manifest,
+            problems=[PATHS.data(BENCHMARKS[name].data) for name in names],
+        output:
+            [PATHS.samples(benchmark=name) for name in names],
+        log:
+            PATHS.log("sample", "{policy}"),
+        wildcard_constraints:
+            policy=any_of(policies),
+        conda:
+            POLICY_ENVIRONMENT
+        params:
+            experiment=EXPERIMENT_FILE,
+            store=PATHS.store,
+            settings=settings(EXPERIMENT.evaluation),
+            prompts=[EXPERIMENT.prompt_of(name) for name in names],
+            model=lambda wildcards: PLAN.policies[wildcards.policy].model,
+            engine=lambda wildcards: EXPERIMENT.compute_of(PLAN.policies[wildcards.policy].model).engine,
+            problems=lambda wildcards, input: by_benchmark(wildcards, input.problems),
+            outputs=lambda wildcards, output: by_benchmark(wildcards, output),
+        message:
+            "Answering the benchmarks with {wildcards.policy}"
+        shell:
+            "python -m entropy_mechanism sample"
+            " --experiment {params.experiment:q} --policy {input.policy:q} --model {params.model:q}"
+            " --problems {params.problems:q} --outputs {params.outputs:q} --store {params.store:q}"
+            " --key {wildcards.policy} > {log:q} 2>&1"
 
 
 rule grade:
@@ -57,7 +64,7 @@ rule grade:
 
 rule score:
     input:
-        grades=[PATHS.grades(benchmark=name) for name in BENCHMARKS],
+        grades=grades_of,
         overlaps=lambda wildcards: [PATHS.overlap("parquet", name) for name in PLAN.train_sets(wildcards.policy)],
     output:
         PATHS.scores(),
@@ -68,7 +75,7 @@ rule score:
     params:
         experiment=EXPERIMENT_FILE,
         benchmarks=settings(EXPERIMENT.evaluation),
-        grades=lambda wildcards, input: by_benchmark(input.grades),
+        grades=lambda wildcards, input: by_benchmark(wildcards, input.grades),
         settings=settings(EXPERIMENT.analysis),
         code=code("evaluation", "statistics.py", "stages/grade.py"),
     message:
@@ -81,7 +88,7 @@ rule score:
 
 rule compare:
     input:
-        grades=[PATHS.grades(benchmark=name) for name in BENCHMARKS],
+        grades=grades_of,
         references=lambda wildcards: list(reference_grades(wildcards).values()),
     output:
         PATHS.comparison(),
@@ -92,7 +99,7 @@ rule compare:
     params:
         experiment=EXPERIMENT_FILE,
         benchmarks=settings(EXPERIMENT.evaluation),
-        grades=lambda wildcards, input: by_benchmark(input.grades),
+        grades=lambda wildcards, input: by_benchmark(wildcards, input.grades),
         references=lambda wildcards: [f"{name}={path}" for name, path in reference_grades(wildcards).items()],
         settings=settings(EXPERIMENT.analysis),
         code=code("evaluation", "statistics.py", "stages/compare.py"),

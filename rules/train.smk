@@ -31,7 +31,7 @@ rule train:
         config=PATHS.run_config(),
         model=lambda wildcards: PATHS.model(PLAN.runs[wildcards.run].model),
         train_set=lambda wildcards: PATHS.data(PLAN.runs[wildcards.run].train_set),
-        validation=PATHS.data(EXPERIMENT.validation),
+        validation=lambda wildcards: PATHS.data(PLAN.validations[wildcards.run]),
     output:
         metrics=PATHS.run_metrics(),
         manifest=PATHS.run_manifest(),

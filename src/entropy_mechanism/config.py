@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
 from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, Site, TableName
+from entropy_mechanism.generated import ArithmeticSet, ProgramSet, Teacher, TinyModel, Warmup
 from entropy_mechanism.hub import HubModel, HubSet
 from entropy_mechanism.methods import (
     Advantage,
@@ -37,18 +38,13 @@ from entropy_mechanism.methods import (
 from entropy_mechanism.paths import RESERVED
 from entropy_mechanism.settings import (
     Analysis,
-    ArithmeticSet,
     Benchmark,
     Decontamination,
     Evaluation,
     GraderName,
-    ProgramSet,
     PromptStyle,
     RunFilter,
-    Teacher,
-    TinyModel,
     Training,
-    Warmup,
 )
 
 

@@ -27,6 +27,8 @@ BASE = "base"
 
 FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
 TableName = Literal["table1", "table2", "comparison"]
+SCORED = ("table2", "comparison")
+"""Tables of benchmark scores."""
 
 
 class Experiment(Strict):
@@ -37,7 +39,7 @@ class Experiment(Strict):
     data: dict[Name, DataSet]
     """Named data sets: for training, validation and benchmarks."""
     validation: str
-    """Name from `data`: greedy accuracy on it is the R of the law."""
+    """Name from `data`: greedy accuracy on it is the R of the law, for runs that do not name another."""
     models: dict[Name, Model]
     """Named base models."""
     methods: dict[Name, Method]
@@ -82,6 +84,27 @@ class Experiment(Strict):
                 where = f"defined in {'data' if field == 'train_sets' else field}"
                 for position, name in enumerate(getattr(group, field)):
                     _known(f"runs[{index}].{field}[{position}]", name, defined, where)
+            if group.validation is not None:
+                _known(f"runs[{index}].validation", group.validation, self.data, "defined in data")
+            for position, name in enumerate(group.benchmarks or ()):
+                listed = self.evaluation.benchmarks
+                _known(f"runs[{index}].benchmarks[{position}]", name, listed, "defined in evaluation.benchmarks")
+        return self
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> "Experiment":
+        """A run that several groups list is validated on the same problems in all."""
+        seen: dict[tuple[str, str, str, int], str] = {}
+        for index, group in enumerate(self.runs):
+            for combination in group.combinations():
+                chosen = group.validation or self.validation
+                other = seen.setdefault(combination, chosen)
+                if other != chosen:
+                    names = "--".join(map(str, combination[:3]))
+                    raise KeyedError(
+                        f"runs[{index}].validation",
+                        f"found '{chosen}' for {names}, which another group validates on '{other}'; a run has one",
+                    )
         return self
 
     @model_validator(mode="after")
@@ -99,6 +122,19 @@ class Experiment(Strict):
                 raise KeyedError(
                     key,
                     "no run has this combination of models, train_sets and methods; see `runs` for what there is",
+                )
+        evaluated = [
+            combination[:3]
+            for group in self.runs
+            if group.benchmarks != []
+            for combination in group.combinations()
+        ]
+        for name in self.tables:
+            chosen = self.tables[name]
+            if name in SCORED and not any(chosen.passes(*run) for run in evaluated):
+                raise KeyedError(
+                    f"tables.{name}",
+                    "shows scores, and every run it shows has `benchmarks: []`; name some in `runs`",
                 )
         return self
 
@@ -158,14 +194,18 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _sound(self) -> "Experiment":
         """Nothing is tested on what it was trained on, and no two methods are one."""
-        tests = {"validation": self.validation} | {
-            f"evaluation.benchmarks.{name}.data": benchmark.data
-            for name, benchmark in self.evaluation.benchmarks.items()
-        }
-        for name in {name for group in self.runs for name in group.train_sets}:
-            for key, tested in tests.items():
-                if self.data[tested].overlaps(self.data[name]):
-                    raise KeyedError(key, f"'{tested}' may hold problems of '{name}', which runs are trained on")
+        for index, group in enumerate(self.runs):
+            key = f"runs[{index}].validation" if group.validation else "validation"
+            tests = {key: group.validation or self.validation} | {
+                f"evaluation.benchmarks.{name}.data": benchmark.data
+                for name, benchmark in self.evaluation.benchmarks.items()
+                if group.benchmarks is None or name in group.benchmarks
+            }
+            for name in group.train_sets:
+                for key, tested in tests.items():
+                    if self.data[tested].overlaps(self.data[name]):
+                        message = f"'{tested}' may hold problems of '{name}', which runs are trained on"
+                        raise KeyedError(key, message)
         seen: dict[str, str] = {}
         for name in dict.fromkeys(name for group in self.runs for name in group.methods):
             method = self.methods[name].model_dump_json(exclude={"extends", "preset", "training"})

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from entropy_mechanism.config_errors import REPOSITORY_PATTERN, KeyedError
-from entropy_mechanism.settings import ArithmeticSet, Count, ProgramSet, PromptStyle, Seed, Strict, TinyModel
+from entropy_mechanism.generated import ArithmeticSet, ProgramSet, TinyModel
+from entropy_mechanism.settings import Count, PromptStyle, Seed, Strict
 
 SourceName = Literal[
     "dapo-math",

@@ -73,11 +73,44 @@ class Plan:
         return _unique(run.model for run in self.runs.values())
 
     @cached_property
+    def validations(self) -> dict[str, str]:
+        """The data set that each run is validated on."""
+        return {
+            Run(*combination).name: group.validation or self.experiment.validation
+            for group in self.experiment.runs
+            for combination in group.combinations()
+        }
+
+    @cached_property
+    def _asked(self) -> dict[str, set[str]]:
+        """Benchmarks of each run, and for each base model those of all runs from it."""
+        asked: dict[str, set[str]] = {}
+        for group in self.experiment.runs:
+            names = self.experiment.evaluation.benchmarks if group.benchmarks is None else group.benchmarks
+            for combination in group.combinations():
+                run = Run(*combination)
+                for policy in (Policy(run.model), Policy(run.model, run)):
+                    asked.setdefault(policy.name, set()).update(names)
+        return asked
+
+    def benchmarks(self, policy: str) -> list[str]:
+        """The benchmarks that a policy answers, in the experiment's order; a base model those of its runs."""
+        return [name for name in self.experiment.evaluation.benchmarks if name in self._asked[policy]]
+
+    @cached_property
     def policies(self) -> dict[str, Policy]:
         """Every policy that is evaluated: the base models first, then the runs."""
         bases = [Policy(model) for model in self.models]
         trained = [Policy(run.model, run) for run in self.runs.values()]
-        return {policy.name: policy for policy in bases + trained}
+        return {policy.name: policy for policy in bases + trained if self._asked[policy.name]}
+
+    @cached_property
+    def benchmark_sets(self) -> dict[tuple[str, ...], list[str]]:
+        """Policies by the benchmarks they answer."""
+        sets: dict[tuple[str, ...], list[str]] = {}
+        for name in self.policies:
+            sets.setdefault(tuple(self.benchmarks(name)), []).append(name)
+        return sets
 
     @cached_property
     def data_sets(self) -> list[str]:
@@ -91,9 +124,12 @@ class Plan:
 
     @cached_property
     def tested_sets(self) -> list[str]:
-        """Data sets that policies are measured on: the validation's and the benchmarks'."""
-        benchmarks = self.experiment.evaluation.benchmarks.values()
-        return _unique([self.experiment.validation, *(benchmark.data for benchmark in benchmarks)])
+        """Data sets that policies are measured on: those of validations and benchmarks."""
+        asked = set().union(*self._asked.values())
+        benchmarks = self.experiment.evaluation.benchmarks.items()
+        return _unique(
+            [*self.validations.values(), *(benchmark.data for name, benchmark in benchmarks if name in asked)]
+        )
 
     def train_sets(self, policy: str) -> list[str]:
         """Data sets whose problems a policy's clean scores leave out.
@@ -111,14 +147,14 @@ class Plan:
         return [run for run in self.runs.values() if chosen.passes(run.model, run.train_set, run.method)]
 
     def shown_policies(self, item: str) -> list[Policy]:
-        """The policies that a table shows: the base models its runs started from, then these runs."""
-        runs = self.shown(item)
+        """The evaluated policies that a table shows: the base models its runs started from, then these runs."""
+        runs = [run for run in self.shown(item) if run.name in self.policies]
         return [Policy(model) for model in _unique(run.model for run in runs)] + [
             Policy(run.model, run) for run in runs
         ]
 
     def references(self, name: str) -> list[Policy]:
-        """The policies that a policy is compared with; none for a base model."""
+        """The policies that a run is compared with, which answer all of its benchmarks; none for a base model."""
         run = self.policies[name].run
         if run is None:
             return []
@@ -127,7 +163,8 @@ class Plan:
             Policy(run.model) if method == BASE else Policy(run.model, replace(run, method=method))
             for method in wanted
         ]
-        return [policy for policy in others if policy.name in self.policies]
+        ours = set(self.benchmarks(name))
+        return [other for other in others if other.name in self.policies and ours <= self._asked[other.name]]
 
     def run_config(self, name: str) -> RunConfig:
         """The fully resolved configuration of one run: what `run.yaml` holds. ConfigError for an unknown run."""
@@ -147,7 +184,7 @@ class Plan:
             aggregation=method.aggregation,
             training=self.experiment.training_of(run.method),
             prompt=self.experiment.data[run.train_set].prompt,
-            validation_prompt=self.experiment.data[self.experiment.validation].prompt,
+            validation_prompt=self.experiment.data[self.validations[name]].prompt,
             compute=self.experiment.compute_of(run.model),
         )
 

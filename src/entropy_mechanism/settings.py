@@ -1,42 +1,23 @@
-"""The sections an experiment is made of: what is generated, training, evaluation, analysis."""
+"""The sections an experiment is made of: training, runs, evaluation, analysis."""
 
 import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from entropy_mechanism.config_errors import NAME_PATTERN, PROTOCOL_PATTERN, KeyedError
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"range reversed: found {list(pair)}; allowed: the smaller number first")
-    return pair
-
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Operands = Annotated[
-    tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]],
-    Field(strict=False),
-    AfterValidator(_ascending),
-]
-"""Fewest and most operands of a problem."""
-Operations = Annotated[tuple[Count, Count], Field(strict=False), AfterValidator(_ascending)]
-"""Fewest and most operations of a problem."""
-Range = Annotated[tuple[Fraction, Fraction], Field(strict=False), AfterValidator(_ascending)]
-"""Smallest and largest value."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case words joined by single - _ . @ or +. `--` separates the parts of a run's name."""
 PromptStyle = Literal["plain", "paper-train", "paper-eval", "paper-eval-omni", "qwen25-math-cot", "code"]
 """How a problem is put to a policy; docs/data.md shows each style."""
 Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None
 """Tokens that end a response, as text."""
-
-
 GraderName = Literal["strict", "paper"]
 """How answers are compared: docs/grading.md."""
 
@@ -47,129 +28,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-# --- generated data and tiny models ------------------------------------------------------------------------
-
-
-class ArithmeticSet(Strict):
-    """Generated chains of single-digit additions and subtractions modulo 10."""
-
-    kind: Literal["arithmetic"]
-    split: Literal["train", "validation", "test"]
-    """Which share of all possible problems to draw from; the shares are disjoint."""
-    operands: Operands
-    """Fewest and most operands of a problem."""
-    problems: Count
-    """Number of problems."""
-    seed: Seed = 0
-    """Seed of the draw."""
-    prompt: PromptStyle = "plain"
-    """How its problems are put to a policy."""
-
-    def overlaps(self, other: Strict) -> bool:
-        """Whether the two may hold a problem in common: the same kind and split, and operand ranges that meet."""
-        return isinstance(other, ArithmeticSet) and (
-            self.split == other.split and _meet(self.operands, other.operands)
-        )
-
-
-class ProgramSet(Strict):
-    """Generated programming problems such as `add 3, times 4`, graded by running the program."""
-
-    kind: Literal["programs"]
-    split: Literal["train", "validation", "test"]
-    """Which share of all possible problems to draw from; the shares are disjoint."""
-    operations: Operations
-    """Fewest and most operations of a problem."""
-    problems: Count
-    """Number of problems."""
-    seed: Seed = 0
-    """Seed of the draw."""
-    prompt: PromptStyle = "plain"
-    """How its problems are put to a policy."""
-
-    def overlaps(self, other: Strict) -> bool:
-        """Whether the two may hold a problem in common: the same kind and split, and ranges that meet."""
-        return isinstance(other, ProgramSet) and (
-            self.split == other.split and _meet(self.operations, other.operations)
-        )
-
-
-def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
-
-
-class Teacher(Strict):
-    """The unreliable teacher a tiny base model imitates."""
-
-    seed: Seed = 0
-    """Seed of its table of reliabilities."""
-    unreliable_share: Fraction = 0.6
-    """Share of the table's entries on which the teacher is mostly wrong."""
-    unreliable: Range = (0.1, 0.5)
-    """Range of the probability of the right result on those entries."""
-    reliable: Range = (0.8, 0.99)
-    """Range of the probability of the right result on the others."""
-    distractors: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1, max_length=9)] = (
-        0.6,
-        0.25,
-        0.15,
-    )
-    """How the remaining probability is shared among wrong results."""
-
-
-class Warmup(Strict):
-    """Supervised training of a tiny base model on the teacher's solutions."""
-
-    task: Literal["arithmetic", "programs"] = "arithmetic"
-    """What is taught; the kind of the data sets that the model is for."""
-    steps: Count
-    """Optimiser steps."""
-    batch: Count = 128
-    """Solutions per step."""
-    learning_rate: Positive = 3e-3
-    """Peak rate of AdamW; it falls linearly to zero."""
-    operands: Operands = (2, 6)
-    """Fewest and most operands, or operations, of the problems shown."""
-    problems: Count = 20_000
-    """Number of different problems shown, all of the train split."""
-    teacher: Teacher = Teacher()
-    """Who writes the solutions."""
-
-
-class TinyModel(Strict):
-    """A Qwen2-architecture model small enough to train on a laptop."""
-
-    kind: Literal["tiny"]
-    layers: Count
-    """Transformer blocks."""
-    width: Count
-    """Hidden size."""
-    heads: Count
-    """Attention heads; width / heads is the head size."""
-    kv_heads: Count
-    """Key-value heads."""
-    tied: bool = False
-    """Whether the output head shares the embedding's weights."""
-    init_std: Positive = 0.08
-    """Standard deviation of the initial weights."""
-    seed: Seed = 0
-    """Seed of initialisation and warm-up."""
-    warmup: Warmup
-    """How the base model is made."""
-
-    @model_validator(mode="after")
-    def _heads(self) -> "TinyModel":
-        if self.width % (2 * self.heads):
-            raise KeyedError(
-                "heads",
-                f"width ({self.width}) must be a multiple of twice the heads ({self.heads}): rotary positions "
-                "need an even head size",
-            )
-        if self.heads % self.kv_heads:
-            raise KeyedError("kv_heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        return self
 
 
 # --- training ---------------------------------------------------------------------------------------------
@@ -239,6 +97,11 @@ class RunGroup(Strict):
     """Names from `methods`."""
     seeds: Annotated[list[Seed], Field(min_length=1)]
     """Seeds of data order, sampling and token selection."""
+    validation: str | None = None
+    """Name from `data`: greedy accuracy on it is the R of these runs; by default the experiment's `validation`."""
+    benchmarks: list[str] | None = None
+    """Names from `evaluation.benchmarks` that the policies of these runs answer; by default all. [] is none: then
+    they are not evaluated."""
 
     def combinations(self) -> Iterator[tuple[str, str, str, int]]:
         """(model, train set, method, seed) of every run."""

@@ -30,6 +30,7 @@ ORDER = [
     "experiment",
     "methods",
     "hub",
+    "generated",
     "compute",
     "settings",
     "config_errors",

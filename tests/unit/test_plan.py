@@ -244,6 +244,93 @@ def test_the_papers_experiment_covers_its_data_and_table_2():
     assert rates == {"qwen2.5-7b": 5e-7, "qwen2.5-32b": 1e-6}
 
 
+def code_too(raw):
+    """A second group of runs, on programs; a third that is not evaluated."""
+    programs = {"kind": "programs", "split": "train", "operations": [2, 2], "problems": 50}
+    raw["data"] |= {
+        "code": programs,
+        "code-validation": programs | {"split": "validation"},
+        "code-test": programs | {"split": "test"},
+    }
+    raw["evaluation"]["benchmarks"]["code"] = {"data": "code-test", "protocols": ["greedy"]}
+    raw["runs"] = [
+        {"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1], "benchmarks": ["easy"]},
+        {
+            "models": ["nano"], "train_sets": ["code"], "methods": ["grpo"], "seeds": [1],
+            "validation": "code-validation", "benchmarks": ["code"],
+        },
+        {"models": ["nano"], "train_sets": ["long"], "methods": ["kl-cov"], "seeds": [1], "benchmarks": []},
+    ]  # fmt: skip
+    raw["figures"], raw["tables"] = {}, {"table2": {}}
+
+
+def test_runs_are_validated_and_tested_on_what_their_group_names(planned):
+    plan = planned(code_too)
+    assert plan.validations == {
+        "nano--train--grpo--s1": "validation",
+        "nano--code--grpo--s1": "code-validation",
+        "nano--long--kl-cov--s1": "validation",
+    }
+    asked = {name: plan.benchmarks(name) for name in plan.policies}
+    assert asked == {
+        "nano--base": ["easy", "code"],
+        "nano--train--grpo--s1": ["easy"],
+        "nano--code--grpo--s1": ["code"],
+    }
+    assert plan.benchmark_sets == {
+        ("easy", "code"): ["nano--base"],
+        ("easy",): ["nano--train--grpo--s1"],
+        ("code",): ["nano--code--grpo--s1"],
+    }
+    assert [policy.name for policy in plan.shown_policies("table2")] == list(asked)
+    assert plan.tested_sets == ["validation", "code-validation", "test", "code-test"]
+
+
+def test_a_run_is_compared_only_with_policies_that_answered_its_benchmarks(planned):
+    def edit(raw):
+        code_too(raw)
+        raw["evaluation"]["compare_with"] = ["base", "grpo"]
+        raw["runs"].append(raw["runs"][0] | {"methods": ["kl-cov"], "benchmarks": ["easy", "code"]})
+
+    plan = planned(edit)
+    assert [policy.name for policy in plan.references("nano--train--kl-cov--s1")] == ["nano--base"]
+    assert [policy.name for policy in plan.references("nano--code--grpo--s1")] == ["nano--base"]
+
+
+def test_a_run_of_two_groups_answers_what_either_asks(planned):
+    def edit(raw):
+        code_too(raw)
+        raw["runs"].append({key: value for key, value in raw["runs"][0].items() if key != "benchmarks"})
+
+    assert planned(edit).benchmarks("nano--train--grpo--s1") == ["easy", "code"]
+
+
+def group(index, **changes):
+    def edit(raw):
+        code_too(raw)
+        raw["runs"][index] |= changes
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (group(1, validation="code-valid"), r"runs\[1\].validation: 'code-valid' is not defined in data.*mean"),
+        (group(1, benchmarks=["cod"]), r"runs\[1\].benchmarks\[0\]: 'cod' is not defined in evaluation.bench"),
+        (group(1, validation="code"), r"runs\[1\].validation: 'code' may hold problems of 'code'"),
+        (group(1, train_sets=["train"]), r"runs\[1\].validation: found 'code-validation' for nano--train--grpo"),
+        (
+            lambda raw: (code_too(raw), [one.update(benchmarks=[]) for one in raw["runs"]]),
+            r"tables.table2: shows scores, and every run it shows has `benchmarks: \[\]`",
+        ),
+    ],
+)
+def test_validations_and_benchmarks_that_cannot_be_are_refused(planned, edit, message):
+    with pytest.raises(ConfigError, match=message):
+        planned(edit)
+
+
 def test_figures_and_tables_show_the_runs_their_filter_passes(planned):
     plan = planned()
     shown = {

@@ -175,7 +175,7 @@ models:
     width: 32
     heads: 1
     kv_heads: 1
-    warmup: {task: programs, steps: 250, batch: 32, operands: [2, 2], problems: 500, learning_rate: 0.01}
+    warmup: {task: programs, steps: 250, batch: 32, operations: [2, 2], problems: 500, learning_rate: 0.01}
 methods:
   grpo: {objective: {name: ppo-clip}}
 training:

@@ -10,8 +10,20 @@ from hypothesis import strategies as st
 
 from entropy_mechanism.config import ArithmeticSet, Teacher, TinyModel, Warmup
 from entropy_mechanism.data.arithmetic import UnreliableTeacher, generate
+from entropy_mechanism.data.programs import UnreliableProgrammer
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
-from entropy_mechanism.models.tiny import END, IGNORED, _batches, build_model, build_tokenizer, warm_up
+from entropy_mechanism.models.tiny import (
+    END,
+    IGNORED,
+    PAD,
+    WORDS,
+    _batches,
+    _Lessons,
+    _lessons,
+    build_model,
+    build_tokenizer,
+    warm_up,
+)
 
 TOKENIZER = build_tokenizer()
 
@@ -88,6 +100,72 @@ def test_model_has_the_asked_architecture():
     assert untied.lm_head.weight is not untied.model.embed_tokens.weight
 
 
+@pytest.mark.parametrize(
+    ("architecture", "parameters"),
+    [("qwen2", 3 * 32), ("llama", 0), ("mistral", 0)],
+)
+def test_every_architecture_is_transformers_own_and_loads_with_the_same_cut(architecture, parameters, tmp_path):
+    model = build_model(tiny(architecture=architecture), TOKENIZER)
+    save_policy(model, TOKENIZER, tmp_path / "model")
+    loaded, tokenizer = load_policy(tmp_path / "model"), load_tokenizer(tmp_path / "model")
+    assert loaded.config.model_type == architecture
+    assert type(loaded).__module__ == f"transformers.models.{architecture}.modeling_{architecture}"
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+    # Attention, gated MLP of four times the width, two norms; and biases in Qwen2 alone.
+    block = 4 * 32**2 + 3 * 4 * 32**2 + 2 * 32 + parameters
+    assert model.num_parameters() == block + 2 * 32 * len(TOKENIZER) + 32
+    chat = TOKENIZER.apply_chat_template([{"role": "user", "content": "7+5-3"}], tokenize=False)
+    for text in (chat + "=7+5=2\\boxed{2}<|im_end|>", " two  words\n\u00e9\u4e2d", "def f(x):\n x=x+3"):
+        assert tokenizer(text)["input_ids"] == TOKENIZER(text)["input_ids"]
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.padding_side) == ("<|im_end|>", PAD, "left")
+    assert tokenizer.chat_template == TOKENIZER.chat_template
+
+
+def test_a_model_of_both_tasks_sees_half_of_each_in_words_of_its_own():
+    tokenizer = build_tokenizer("both")
+    assert set(WORDS["arithmetic"]) | set(WORDS["programs"]) <= set(tokenizer.get_vocab())
+    warmup = Warmup(task="both", steps=1, batch=400, operands=(3, 3), operations=(2, 2), problems=100)
+    numbers, functions = _lessons(warmup, 0)
+    assert isinstance(numbers.teacher, UnreliableTeacher)
+    assert isinstance(functions.teacher, UnreliableProgrammer)
+    ids, labels = next(_batches(warmup, 0, tokenizer, [numbers, functions]))
+    written = tokenizer.batch_decode(torch.where(labels == IGNORED, tokenizer.pad_token_id, labels))
+    asked = tokenizer.batch_decode(ids)
+    programs = ["def f(x):" in text for text in written]
+    assert 160 < sum(programs) < 240
+    for prompt, is_program in zip(asked, programs, strict=True):
+        assert any(word in prompt for word in ("add", "minus", "times", "modulo")) == is_program
+
+
+def test_an_instruct_model_is_its_base_model_warmed_up_further(one_thread):
+    surer = Warmup(steps=40, batch=8, operands=(3, 4), problems=200, teacher=Teacher(unreliable_share=0))
+    base = warm_up(tiny(steps=40), TOKENIZER)
+    instruct = warm_up(tiny(steps=40, instruct=surer), TOKENIZER)
+    assert instruct.log[:40] == base.log
+    assert [entry.step for entry in instruct.log] == list(range(1, 81))
+    assert instruct.statistics["teacher_accuracy"] > base.statistics["teacher_accuracy"]
+    assert instruct.statistics["loss"] == pytest.approx(sum(entry.loss for entry in instruct.log[-4:]) / 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "programs", "operands": (2, 3)}, "operands with task programs; allowed: with task arithmetic"),
+        ({"operations": (1, 2)}, "operations with task arithmetic; allowed: with task programs or both"),
+    ],
+)
+def test_a_length_of_the_other_task_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Warmup(steps=1, **changes)
+
+
+def test_an_instruct_model_speaks_the_language_of_its_base_model():
+    with pytest.raises(ValueError, match=r"found programs; allowed: arithmetic, the task of `warmup`"):
+        tiny(instruct=Warmup(task="programs", steps=1))
+
+
 def test_building_a_model_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -97,9 +175,8 @@ def test_building_a_model_leaves_the_global_random_state_alone():
 
 
 def test_labels_cover_exactly_the_solution_and_its_end():
-    setup = tiny()
     teacher = UnreliableTeacher(Teacher(unreliable_share=0, reliable=(1, 1)))
-    ids, labels = next(_batches(setup, TOKENIZER, teacher, ["7+5-3", "1+1"]))
+    ids, labels = next(_batches(tiny().warmup, 0, TOKENIZER, [_Lessons(teacher, ["7+5-3", "1+1"])]))
     for row, label in zip(ids, labels, strict=True):
         if TOKENIZER.decode(row[label == IGNORED]).startswith("<|im_start|>user\n7"):
             expected = "=7+5=2-3=9\\boxed{9}<|im_end|>"

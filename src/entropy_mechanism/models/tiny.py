@@ -8,9 +8,18 @@ import numpy as np
 import torch
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
-from entropy_mechanism.config import ArithmeticSet, ProgramSet, TinyModel
+from entropy_mechanism.config import ArithmeticSet, ProgramSet, TinyModel, Warmup
 from entropy_mechanism.data import arithmetic, programs
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -22,6 +31,12 @@ CHAT_TEMPLATE = (
 
 IGNORED = -100  # the label that transformers leaves out of the loss
 
+ARCHITECTURES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+}
+"""Configuration and model of each architecture."""
 
 WORDS = {
     "arithmetic": [sign + str(digit) for sign in "+-=" for digit in range(10)]
@@ -29,6 +44,7 @@ WORDS = {
     "programs": programs.WORDS,
 }
 """The parts of each task's language."""
+WORDS["both"] = [word for words in WORDS.values() for word in words]
 
 Teacher = arithmetic.UnreliableTeacher | programs.UnreliableProgrammer
 
@@ -46,7 +62,8 @@ def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
     in bytes; nothing is unknown, and decoding gives it back.
 
     The class is Qwen2's, since `AutoTokenizer` insists on it for a Qwen2 model whatever the saved tokenizer
-    says (transformers 5), and would silently cut the text in another way.
+    says (transformers 5), and would silently cut the text in another way. For a Llama or Mistral model it takes
+    the saved pipeline as it is.
     """
     vocabulary = {piece: i for i, piece in enumerate([PAD, START, END, *sorted(ByteLevel.alphabet())])}
     tokenizer = Qwen2Tokenizer(
@@ -66,13 +83,14 @@ def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
     return tokenizer
 
 
-def build_model(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """A freshly initialised float32 Qwen2 policy; equal arguments give equal weights.
+def build_model(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> PreTrainedModel:
+    """A freshly initialised float32 policy; equal arguments give equal weights.
 
     The initial standard deviation matters: 0.02, usual for large models, leaves a width of 64 unable to learn
     the table within a short warm-up.
     """
-    config = Qwen2Config(
+    configuration, architecture = ARCHITECTURES[settings.architecture]
+    config = configuration(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
         intermediate_size=FEED_FORWARD * settings.width,
@@ -88,7 +106,7 @@ def build_model(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausa
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return Qwen2ForCausalLM(config).eval()
+        return architecture(config).eval()
 
 
 @dataclass(frozen=True)
@@ -105,7 +123,7 @@ class WarmupStep:
 class WarmupResult:
     """A warmed-up policy and how it came about."""
 
-    model: Qwen2ForCausalLM
+    model: PreTrainedModel
     log: tuple[WarmupStep, ...]
     statistics: dict[str, float]
     """`loss`: mean over the last tenth of the steps; `teacher_entropy`: the lowest loss that is possible, both in
@@ -113,22 +131,45 @@ class WarmupResult:
 
 
 def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
-    """Train a fresh policy to imitate the unreliable teacher on problems of the training split.
+    """Train a fresh policy to imitate the unreliable teacher, then that of `settings.instruct` where there is one.
 
-    The loss covers the solution including the final `<|im_end|>`. AdamW, learning rate rising over the first
-    2 % of the steps and then falling linearly to zero, gradient norm clipped at one. Every step sees newly
-    written solutions. Bit-equal for equal arguments on one thread of one machine.
+    All problems are of the training split. The loss covers the solution including the final `<|im_end|>`. AdamW,
+    learning rate rising over the first 2 % of the steps and then falling linearly to zero, gradient norm clipped
+    at one. Every step sees newly written solutions. Bit-equal for equal arguments on one thread of one machine.
     """
-    warmup = settings.warmup
     model = build_model(settings, tokenizer).train()
-    teacher, problems = _lessons(settings)
+    log, seconds = [], 0.0
+    for warmup in filter(None, (settings.warmup, settings.instruct)):
+        lessons = _lessons(warmup, settings.seed)
+        started = time.perf_counter()
+        _imitate(model, tokenizer, warmup, _batches(warmup, settings.seed, tokenizer, lessons), log)
+        seconds += time.perf_counter() - started
+    tail = log[-max(1, warmup.steps // 10) :]
+    accuracy, entropy = _teacher_reference(lessons, tokenizer)
+    statistics = {
+        "loss": float(np.mean([entry.loss for entry in tail])),
+        "teacher_entropy": entropy,
+        "teacher_accuracy": accuracy,
+        "seconds": seconds,
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+    }
+    return WarmupResult(model.eval(), tuple(log), statistics)
+
+
+def _imitate(
+    model: PreTrainedModel,
+    tokenizer: Qwen2Tokenizer,
+    warmup: Warmup,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    log: list[WarmupStep],
+) -> None:
+    """One warm-up; its steps are added to `log`."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=warmup.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, foreach=True
     )
     rise = max(1, round(0.02 * warmup.steps))
-    log = []
-    started = time.perf_counter()
-    for step, (ids, labels) in enumerate(_batches(settings, tokenizer, teacher, problems), start=1):
+    before = len(log)
+    for step, (ids, labels) in enumerate(batches, start=1):
         share = min(step / rise, (warmup.steps - step + 1) / max(1, warmup.steps - rise))
         for group in optimizer.param_groups:
             group["lr"] = share * warmup.learning_rate
@@ -141,42 +182,42 @@ def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        log.append(WarmupStep(step, loss.item(), share * warmup.learning_rate))
-    seconds = time.perf_counter() - started
-    tail = log[-max(1, len(log) // 10) :]
-    accuracy, entropy = _teacher_reference(teacher, tokenizer, problems[:1000])
-    statistics = {
-        "loss": float(np.mean([entry.loss for entry in tail])),
-        "teacher_entropy": entropy,
-        "teacher_accuracy": accuracy,
-        "seconds": seconds,
-        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
-    }
-    return WarmupResult(model.eval(), tuple(log), statistics)
+        log.append(WarmupStep(before + step, loss.item(), share * warmup.learning_rate))
 
 
-def _lessons(settings: TinyModel) -> tuple[Teacher, list[str]]:
-    """Who teaches, and the problems that are shown, all of the training split."""
-    warmup = settings.warmup
-    shown = {"split": "train", "problems": warmup.problems, "seed": settings.seed}
-    if warmup.task == "arithmetic":
-        teacher: Teacher = arithmetic.UnreliableTeacher(warmup.teacher)
-        problems = arithmetic.generate(ArithmeticSet(kind="arithmetic", operands=warmup.operands, **shown))
-    else:
-        teacher = programs.UnreliableProgrammer(warmup.teacher)
-        problems = programs.generate(ProgramSet(kind="programs", operations=warmup.operands, **shown))
-    return teacher, [problem.problem for problem in problems]
+@dataclass(frozen=True)
+class _Lessons:
+    """A task's teacher and the problems that are shown, all of the training split."""
+
+    teacher: Teacher
+    problems: list[str]
+
+
+def _lessons(warmup: Warmup, seed: int) -> list[_Lessons]:
+    """What is taught, task by task."""
+    shown = {"split": "train", "problems": warmup.problems, "seed": seed}
+    lessons = []
+    if warmup.task in ("arithmetic", "both"):
+        numbers = ArithmeticSet(kind="arithmetic", operands=warmup.operands, **shown)
+        problems = [problem.problem for problem in arithmetic.generate(numbers)]
+        lessons.append(_Lessons(arithmetic.UnreliableTeacher(warmup.teacher), problems))
+    if warmup.task in ("programs", "both"):
+        settings = ProgramSet(kind="programs", operations=warmup.operations, **shown)
+        problems = [problem.problem for problem in programs.generate(settings)]
+        lessons.append(_Lessons(programs.UnreliableProgrammer(warmup.teacher), problems))
+    return lessons
 
 
 def _batches(
-    settings: TinyModel,
+    warmup: Warmup,
+    seed: int,
     tokenizer: Qwen2Tokenizer,
-    teacher: Teacher,
-    problems: list[str],
+    lessons: list[_Lessons],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Token ids and labels, both [B, T], padded on the right; the prompt and the padding carry no label."""
-    warmup = settings.warmup
-    rng = np.random.default_rng([settings.seed, 1])
+    rng = np.random.default_rng([seed, 1])
+    problems = [problem for lesson in lessons for problem in lesson.problems]
+    teachers = [lesson.teacher for lesson in lessons for _ in lesson.problems]
     backend = tokenizer.backend_tokenizer
     prompts = [
         tokenizer.apply_chat_template(
@@ -186,7 +227,7 @@ def _batches(
     ]
     for _ in range(warmup.steps):
         drawn = rng.integers(len(problems), size=warmup.batch).tolist()
-        solutions = [teacher.write_solution(problems[i], rng) + END for i in drawn]
+        solutions = [teachers[i].write_solution(problems[i], rng) + END for i in drawn]
         asked = backend.encode_batch_fast([prompts[i] for i in drawn])
         written = backend.encode_batch_fast(solutions)
         rows = [(a.ids, w.ids) for a, w in zip(asked, written, strict=True)]
@@ -199,13 +240,15 @@ def _batches(
         yield ids, labels
 
 
-def _teacher_reference(teacher: Teacher, tokenizer: Qwen2Tokenizer, problems: list[str]) -> tuple[float, float]:
-    """Exact accuracy of the teacher over `problems`, and its entropy in nats per solution token."""
+def _teacher_reference(lessons: list[_Lessons], tokenizer: Qwen2Tokenizer) -> tuple[float, float]:
+    """Exact accuracy of the teachers over 1,000 problems, and their entropy in nats per solution token."""
     rng = np.random.default_rng(0)
-    right, nats, tokens = 0.0, 0.0, 0
-    for problem in problems:
-        chance, entropy = teacher.reference(problem)
-        right += chance
-        nats += entropy
-        tokens += len(tokenizer(teacher.write_solution(problem, rng) + END)["input_ids"])
-    return right / len(problems), nats / tokens
+    right, nats, tokens, count = 0.0, 0.0, 0, 0
+    for lesson in lessons:
+        for problem in lesson.problems[: 1000 // len(lessons)]:
+            chance, entropy = lesson.teacher.reference(problem)
+            right += chance
+            nats += entropy
+            tokens += len(tokenizer(lesson.teacher.write_solution(problem, rng) + END)["input_ids"])
+            count += 1
+    return right / count, nats / tokens

@@ -15,8 +15,8 @@ def compare_policies(
 ) -> None:
     """Compare one policy, graded in files `benchmark=file`, with others, in files `policy/benchmark=file`."""
     settings = load_experiment(experiment)
-    protocols = {name: benchmark.protocols for name, benchmark in settings.evaluation.benchmarks.items()}
     ours = files.named_paths(grades)
+    protocols = {name: settings.evaluation.benchmarks[name].protocols for name in ours}
     theirs: dict[str, dict[str, Path]] = {}
     for name, path in files.named_paths(references).items():
         other, benchmark = name.rsplit("/", 1)

@@ -72,8 +72,9 @@ def score(
         frames = {name: pd.read_parquet(path) for name, path in paths.items()}
         known = pd.concat([pd.read_parquet(path) for path in overlaps], ignore_index=True)
         clean = {}
-        for name, benchmark in settings.evaluation.benchmarks.items():
-            seen = known.loc[known["tested_set"] == benchmark.data, "problem_id"]
+        for name in paths:
+            data = settings.evaluation.benchmarks[name].data
+            seen = known.loc[known["tested_set"] == data, "problem_id"]
             left = frames[name][~frames[name]["problem_id"].isin(seen)]
             if len(left):
                 clean[name] = left
