@@ -75,6 +75,9 @@ class Training(Strict):
     """Weigh each token's loss by min(pi_trainer / pi_engine, this): truncated importance sampling."""
     record_tokens_every: Annotated[int, Field(ge=0)] = 0
     """Rollout steps between records of every token, written to the run's store folder; 0 records none."""
+    measure_entropy_change_every: Annotated[int, Field(ge=0)] = 0
+    """Rollout steps between measurements of how the updates change the entropy after the same prefixes, beside
+    Lemma 1's prediction from the change of the logits. Each reads the rollout twice more; 0 measures none."""
     max_skipped_updates: Annotated[int, Field(ge=0)] = 10
     """Updates with a loss or gradient that is not finite after which the run stops for good."""
     micro_batch_tokens: Count = 65536

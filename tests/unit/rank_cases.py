@@ -92,7 +92,8 @@ def whole_run(name: str, ranks: Ranks, sharding: str, folder: Path, steps: int =
     objective, changes = RUNS[name]
     offload = "cpu" if ranks.offload else "none"
     compute = {"ranks": ranks.size, "sharding": sharding, "offload": offload, "device": "cpu"}
-    config = config_for(objective, steps=steps, micro_batch_tokens=40, record_tokens_every=1, **changes)
+    every = {"record_tokens_every": 1, "measure_entropy_change_every": 1}
+    config = config_for(objective, steps=steps, micro_batch_tokens=40, **every, **changes)
     config = config.model_copy(update={"compute": Compute(**compute)})
     model, rows = random_policy(), []
     engine = TransformersEngine(copy.deepcopy(model) if sharding == "full" else model, 40)

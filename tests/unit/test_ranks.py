@@ -85,6 +85,7 @@ def test_two_ranks_train_the_same_reward_model(alone, together):
 def test_a_run_on_two_ranks_is_the_run_on_one(alone, together, name):
     expected, found = alone[1]["run", name], together[1]["run", name]
     assert len(found["rows"]) == len(expected["rows"]) == 5
+    assert all(abs(row["entropy_change/predicted"]) > 1e-3 for row in expected["rows"][:4])
     for row, other in zip(found["rows"], expected["rows"], strict=True):
         same_metrics(row, other)
     torch.testing.assert_close(found["weights"], expected["weights"], atol=1e-4, rtol=1e-3)

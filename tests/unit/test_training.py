@@ -828,7 +828,10 @@ def test_token_records_hold_what_the_updates_saw(policy, tmp_path, objective):
         assert (first["clipped"] == cut).all()
         assert not first["selected"].any()
     else:
-        assert first["selected"].sum() == rows[0]["selection/count"] > 0
+        chosen = first[first["selected"]]
+        assert len(chosen) == rows[0]["selection/count"] > 0
+        entropy = chosen.groupby("update")["entropy"].mean().mean()  # of the mean over the step's updates
+        assert rows[0]["selection/entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
 def test_token_records_of_another_schema_are_refused(tmp_path, monkeypatch):

@@ -25,6 +25,46 @@ def head_statistics(
     return _ChunkedHead.apply(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient)
 
 
+def head_entropy_change(
+    before_ND: torch.Tensor,
+    before_weight_VD: torch.Tensor,
+    after_ND: torch.Tensor,
+    after_weight_VD: torch.Tensor,
+    chunk: int = 1024,
+) -> torch.Tensor:
+    """How the entropy changes from one policy to another after the same prefixes, and by Lemma 1; [2, N].
+
+    First row: H' - H, the entropies of the next token at temperature 1. Second row: what Lemma 1 of arXiv
+    2505.22617 predicts to first order, -Cov_{a~pi}(log pi(a), z'(a) - z(a)) with policy pi and logits z before,
+    exactly over the whole vocabulary. Hidden states, weights and types as in `head_statistics`; no gradient.
+    """
+    with torch.no_grad(), torch.autocast(before_ND.device.type, enabled=False):
+        rows = max(1, chunk // 4)  # seven tensors of this many logits at once; the backward pass holds two chunks
+        heads = [weight_VD.to(before_ND.dtype) for weight_VD in (before_weight_VD, after_weight_VD)]
+        parts = [
+            _chunk_entropy_change(
+                *(_shifted_logits(hidden, head) for hidden, head in zip(pair, heads, strict=True))
+            )
+            for pair in zip(before_ND.split(rows), after_ND.split(rows), strict=True)
+        ]
+    return torch.cat(parts, 1)
+
+
+def _chunk_entropy_change(before_nV: torch.Tensor, after_nV: torch.Tensor) -> torch.Tensor:
+    """`head_entropy_change` from logits.
+
+    A covariance does not see a constant, so log pi' - log pi may stand for z' - z.
+    """
+    logprob_nV, after_nV = before_nV.log_softmax(-1), after_nV.log_softmax(-1)
+    change_nV = after_nV - logprob_nV
+    after_entropy_n = -after_nV.mul_(after_nV.exp()).sum(-1)
+    probability_nV = logprob_nV.exp()
+    entropy_n = -(probability_nV * logprob_nV).sum(-1)
+    change_nV.sub_((probability_nV * change_nV).sum(-1, keepdim=True))
+    covariance_n = logprob_nV.add_(entropy_n[:, None]).mul_(change_nV).mul_(probability_nV).sum(-1)
+    return torch.stack([after_entropy_n - entropy_n, -covariance_n])
+
+
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient):

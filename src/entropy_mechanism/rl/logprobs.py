@@ -39,6 +39,22 @@ def token_statistics(
     unknown token id.
     """
     weight_VD = model.get_output_embeddings().weight
+    hidden_ND = response_states(model, sequences, packing)
+    device = hidden_ND.device
+    target_N = sequences.targets_N.to(device)
+    found = head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient)
+    if whole_n is None:
+        return TokenStatistics(*found)
+    logits_nV = torch.nn.functional.linear(hidden_ND[whole_n.to(device)], weight_VD).float()
+    return TokenStatistics(*found, (logits_nV / temperature).log_softmax(-1))
+
+
+def response_states(model: PreTrainedModel, sequences: Sequences, packing: bool | None = None) -> torch.Tensor:
+    """Last hidden states [N, D] of the N places that predict the response tokens, in the type to compute in.
+
+    Logits are these times the output head. `packing` and errors as in `token_statistics`.
+    """
+    weight_VD = model.get_output_embeddings().weight
     sequences.check(vocabulary=len(weight_VD))
     if packing is None:
         packing = "flash" in (model.config._attn_implementation or "")
@@ -54,12 +70,7 @@ def token_statistics(
     hidden_ND = hidden_BLD.flatten(0, 1)[predicting_N.to(device)]
     if torch.is_autocast_enabled(device.type):  # where the sum over layers stays float32
         hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device.type))
-    target_N = sequences.targets_N.to(device)
-    found = head_statistics(hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient)
-    if whole_n is None:
-        return TokenStatistics(*found)
-    logits_nV = torch.nn.functional.linear(hidden_ND[whole_n.to(device)], weight_VD).float()
-    return TokenStatistics(*found, (logits_nV / temperature).log_softmax(-1))
+    return hidden_ND
 
 
 def _layout(sequences: Sequences, packing: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:

@@ -21,6 +21,7 @@ from entropy_mechanism.rl import checkpoint
 from entropy_mechanism.rl.advantages import ESTIMATORS
 from entropy_mechanism.rl.batch import Rollout
 from entropy_mechanism.rl.collect import Collected, Collector, DataOrder, Grader, Question
+from entropy_mechanism.rl.entropy_change import EntropyChange
 from entropy_mechanism.rl.logprobs import TokenStatistics
 from entropy_mechanism.rl.measurements import (
     check_finite,
@@ -225,8 +226,11 @@ class Trainer:
                 advantage_N = self.advantages(collected.kept)
             row |= describe(collected.kept, kept, advantage_N)
             if not measure_only:
+                change = self.entropy_change(collected.first)
                 with self.timed("update"):
                     row |= self.update(collected.kept, kept, advantage_N)
+                with self.timed("logprob"):
+                    row |= change.measure(self.policy) if change else {}
                 self.state.skipped_updates += skipped_updates(row)
                 check_finite(self.state.skipped_updates, training.max_skipped_updates, self.state.step)
                 self.engine.load_weights(self.policy.weights())
@@ -269,6 +273,14 @@ class Trainer:
             rollout.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
         )
 
+    def entropy_change(self, rollout: Rollout) -> EntropyChange | None:
+        """The policy before the updates of a step that measures how they change its entropy."""
+        every = self.config.training.measure_entropy_change_every
+        if not every or self.state.step % every:
+            return None
+        with self.timed("logprob"):
+            return EntropyChange(self.policy, rollout.sequences, self.config.training)
+
     def update(self, rollout: Rollout, old: TokenStatistics, advantage_N: torch.Tensor) -> dict[str, float]:
         """The optimiser updates of this step; prompts are shared out evenly among them."""
         settings, step, training = self.config.objective, self.state.step, self.config.training
@@ -294,6 +306,8 @@ class Trainer:
             values, tokens = update(
                 self.policy, self.optimizer, mini, self.config, seed, chosen, index == 0, self.old_policy
             )
+            if isinstance(settings, Selection):
+                values["selection/entropy"] = old.entropy_N[here][tokens.selected].double().mean().item()
             metrics.append(values)
             if recorded:
                 responses, first = rollout.groups(part.tolist()), int(part[0])

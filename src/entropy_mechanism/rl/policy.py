@@ -1,9 +1,9 @@
 """A language model as the training step uses it: on one rank, or spread over several with DDP or FSDP2."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.distributed.checkpoint.state_dict import (
@@ -22,6 +22,7 @@ from entropy_mechanism.rl.batch import Sequences
 from entropy_mechanism.rl.logprobs import TokenStatistics, token_statistics
 from entropy_mechanism.rl.ranks import Ranks
 
+T = TypeVar("T")
 _NOTHING = Sequences([[0]], [[]])
 """Read by a rank that has no micro-batch left: all ranks must go through the collective operations of a pass."""
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -75,16 +76,26 @@ class Policy:
 
         `last` says that this is the last pass before the optimiser's step, when ranks exchange their gradients.
         """
+
+        def statistics(model: PreTrainedModel, part: Sequences) -> tuple[torch.Tensor | None, ...]:
+            found = token_statistics(model, part, temperature, chunk, entropy_gradient, whole_n=whole_n)
+            return found.logprob_N, found.entropy_N, found.logprobs_nV
+
+        return TokenStatistics(*self.apply(statistics, sequences, last))
+
+    def apply(
+        self, function: Callable[[PreTrainedModel, Sequences], T], sequences: Sequences, last: bool = True
+    ) -> T:
+        """`function` of the model and this rank's `sequences`; `sequences` and `last` as in `read`.
+
+        While it runs, weights are whole on every rank, so all that reads them belongs into it.
+        """
         with contextlib.ExitStack() as stack:
             if self.dtype != torch.float32:
                 stack.enter_context(torch.autocast(self.ranks.device.type, self.dtype))
             if self._replicated and not last:
                 stack.enter_context(self._reader.no_sync())
-            return TokenStatistics(
-                *self._reader(
-                    sequences if len(sequences) else _NOTHING, temperature, chunk, entropy_gradient, whole_n
-                )
-            )
+            return self._reader(function, sequences if len(sequences) else _NOTHING)
 
     @torch.no_grad()
     def measure(
@@ -98,9 +109,19 @@ class Policy:
         for rows in self.ranks.share(sequences.balanced_micro_batches(micro_batch_tokens), []):
             part = self.read(sequences[rows], temperature, chunk)
             found_2N[:, sequences.token_index(rows)] = torch.stack([part.logprob_N, part.entropy_N]).float().cpu()
-        if self._sharded:  # after a backward pass FSDP2 does this itself
-            self._reader.reshard()
+        self.reshard()
         return TokenStatistics(*self.ranks.sum(found_2N))
+
+    def reshard(self) -> None:
+        """Give back other ranks' weights, which a pass without gradient leaves whole; a backward pass does not."""
+        if self._sharded:
+            self._reader.reshard()
+
+    @torch.no_grad()
+    def head(self) -> torch.Tensor:
+        """A copy of the whole output head, [V, D], on every rank's CPU; all ranks must call it together."""
+        self.reshard()
+        return self._whole(self.model.get_output_embeddings().weight).to("cpu", copy=True)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of this rank's share of the loss; DDP and FSDP2 average over ranks, thus the factor."""
@@ -114,8 +135,7 @@ class Policy:
     @torch.no_grad()
     def copy_weights(self, other: "Policy") -> None:
         """Take over the weights of a policy that is spread in the same way."""
-        if self._sharded:  # a pass without gradient has left the outermost weights whole
-            self._reader.reshard()
+        self.reshard()
         for own, theirs in zip(self.model.parameters(), other.model.parameters(), strict=True):
             own.copy_(theirs)
 
@@ -165,13 +185,5 @@ class _Reader(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        sequences: Sequences,
-        temperature: float,
-        chunk: int,
-        entropy_gradient: bool,
-        whole_n: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, ...]:
-        found = token_statistics(self.model, sequences, temperature, chunk, entropy_gradient, whole_n=whole_n)
-        return found.logprob_N, found.entropy_N, found.logprobs_nV
+    def forward(self, function: Callable[[PreTrainedModel, Sequences], T], sequences: Sequences) -> T:
+        return function(self.model, sequences)
