@@ -1,6 +1,8 @@
 rule analysis:
     input:
         [PATHS.analysis(kind, run) for run in PLAN.runs for kind in RUN_ANALYSES],
+        studies(),
+        [PATHS.fixed(name) for name in FIXED],
 
 
 rule collect_curves:
@@ -32,6 +34,7 @@ rule fit_law:
         PATHS.analysis("law"),
         PATHS.analysis("forecasts"),
         PATHS.analysis("forecast_points"),
+        PATHS.analysis("forms"),
     log:
         PATHS.log("fit_law", "{run}"),
     conda:
@@ -99,3 +102,47 @@ rule entropy_dynamics:
         "python -m entropy_mechanism entropy-dynamics"
         " --experiment {params.experiment:q} --run {wildcards.run} --curves {input.curves:q}"
         " --token-covariances {input.token_covariances:q} --outputs {output:q} > {log:q} 2>&1"
+
+
+# An analysis across the runs of one figure or table; of no others, so that a figure can be planned alone.
+rule study:
+    input:
+        lambda wildcards: [
+            PATHS.analysis(kind, run.name)
+            for kind in STUDIES[wildcards.study]
+            for run in PLAN.shown(wildcards.item)
+        ],
+    output:
+        PATHS.across(),
+    log:
+        PATHS.log("study", "{item}", "{study}"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=settings(EXPERIMENT.analysis),
+        code=code("analysis", "statistics.py", "stages/studies.py"),
+    message:
+        "Study {wildcards.study} of the runs of {wildcards.item}"
+    shell:
+        "python -m entropy_mechanism study"
+        " --experiment {params.experiment:q} --study {wildcards.study} --item {wildcards.item}"
+        " --frames {input:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule published:
+    output:
+        [PATHS.fixed(name) for name in FIXED if name.startswith("published")],
+    log:
+        PATHS.log("published"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        experiment=EXPERIMENT_FILE,
+        settings=settings(EXPERIMENT.analysis),
+        code=code("analysis", "figures/published", "figures/published.py", "statistics.py", "stages/studies.py"),
+    message:
+        "Fitting the curves that the paper shows"
+    shell:
+        "python -m entropy_mechanism published"
+        " --experiment {params.experiment:q} --outputs {output:q} > {log:q} 2>&1"

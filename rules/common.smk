@@ -7,7 +7,7 @@ from datetime import datetime
 
 from snakemake.exceptions import WorkflowError
 
-from entropy_mechanism.paths import RESULTS_VARIABLE
+from entropy_mechanism.paths import FIXED, RESULTS_VARIABLE, STUDIES
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
 # Jobs run this checkout's package, with the interpreter that runs Snakemake unless --software-deployment-method
@@ -47,6 +47,8 @@ wildcard_constraints:
     benchmark=any_of(EXPERIMENT.evaluation.benchmarks),
     figure=any_of(EXPERIMENT.figures),
     table=any_of(EXPERIMENT.tables),
+    study=any_of(STUDIES),
+    item=any_of([*EXPERIMENT.figures, *EXPERIMENT.tables]),
 
 
 def track(command, options, wait=True):
@@ -85,7 +87,7 @@ def code(*parts):
 
 
 def frames_of(item):
-    """Analysis files that a figure or table is drawn from: those of the runs it shows."""
+    """Analysis files that a figure or table is drawn from: of each run it shows, across these runs, of none."""
     runs = [run.name for run in PLAN.shown(item)]
     kinds = registry.entry(item).inputs
     policies = [policy.name for policy in PLAN.shown_policies(item)]
@@ -95,9 +97,19 @@ def frames_of(item):
             files += [PATHS.scores(name) for name in policies]
         elif kind == "comparison":
             files += [PATHS.comparison(name) for name in policies if PLAN.references(name)]
+        elif kind in STUDIES:
+            files.append(PATHS.across(kind, item))
+        elif kind in FIXED:
+            files.append(PATHS.fixed(kind))
         else:
             files += [PATHS.analysis(kind, run) for run in runs]
     return files
+
+
+def studies():
+    """Every study that a figure or table of the experiment is drawn from."""
+    items = [*EXPERIMENT.figures, *EXPERIMENT.tables]
+    return [PATHS.across(kind, item) for item in items for kind in registry.entry(item).inputs if kind in STUDIES]
 
 
 def policy_manifest(wildcards):

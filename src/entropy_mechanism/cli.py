@@ -92,7 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
-        _list("--outputs", "FILE", "law, forecasts and forecast_points (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "law, forecasts, forecast_points and forms (parquet)"))  # fmt: skip
+    add("study", "stages.studies", "study", "analyse the runs of one figure or table together",
+        EXPERIMENT, _name("--study", "study"), _name("--item", "figure or table"),
+        _list("--frames", "FILE", "analysis files of its runs"),
+        _out("--output", "the study (parquet)"))  # fmt: skip
+    add("published", "stages.studies", "published", "fit, forecast and test the curves that the paper shows",
+        EXPERIMENT, _list("--outputs", "FILE", "published_*.parquet, told by their names"))  # fmt: skip
     add("token-covariances", "stages.token_covariances", "token_covariances",
         "compute a run's covariances from its token records",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),

@@ -10,6 +10,7 @@ RUN_ANALYSES = (
     "curves",
     "token_covariances",
     "law",
+    "forms",
     "forecasts",
     "forecast_points",
     "consumption",
@@ -17,6 +18,17 @@ RUN_ANALYSES = (
     "dynamics_summary",
 )
 """Analysis files of one run, `analysis/<run>/<name>.parquet`."""
+
+STUDIES = {
+    "size_law": ("law", "runs"),
+    "common_law": ("curves",),
+    "ceiling": ("curves",),
+}
+"""Analyses across the runs of one figure or table, `analysis/across/<item>/<study>.parquet`, each with the files
+of single runs that it reads."""
+
+FIXED = ("published_law", "published_forms", "published_forecasts", "published_ceiling", "published_size_law")
+"""Analyses that no run enters, `analysis/fixed/<name>.parquet`."""
 
 RESERVED = ("mlartifacts", "mlruns", "records", "store")
 """Names in a results folder that are no experiment's."""
@@ -86,6 +98,14 @@ class Paths:
     def analysis(self, kind: str, run: str = "{run}") -> str:
         """One analysis file of one run."""
         return f"{self.root}/analysis/{run}/{kind}.parquet"
+
+    def across(self, study: str = "{study}", item: str = "{item}") -> str:
+        """One analysis across the runs that a figure or table shows."""
+        return f"{self.root}/analysis/across/{item}/{study}.parquet"
+
+    def fixed(self, name: str) -> str:
+        """One analysis that no run enters."""
+        return f"{self.root}/analysis/fixed/{name}.parquet"
 
     def figure(self, suffix: str, name: str = "{figure}") -> str:
         """A figure as pdf or png, its data as csv, its caption and runs as json."""

@@ -185,7 +185,7 @@ class Decontamination(Strict):
 class Analysis(Strict):
     """Settings of the law and of the entropy dynamics."""
 
-    forecast_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field([0.15])
+    forecast_fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field([0.05, 0.10, 0.15, 0.25, 0.50])
     """Shares of training on which the law is fitted to predict the rest."""
     resamples: Count = 2000
     """Bootstrap resamples of every interval."""

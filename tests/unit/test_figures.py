@@ -63,16 +63,18 @@ def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=F
                 parts["token_covariances"] += [placed | first, placed | later]
                 law = {"a": A, "b": B, "ceiling": B - A, "rmse": 0.01 + 0.01 * seed, "r2": 0.99, "points": 11}
                 parts["law"].append(placed | law)
-                parts["forecasts"].append(
-                    names | {"fraction": 0.15, "a": A, "b": B, "rmse": 0.02, "final_error": -0.03}
-                )
-                parts["forecasts"].append(
-                    names | {"fraction": 0.5, "a": 9.0, "b": 9.0, "rmse": 9.0, "final_error": 9.0}
-                )
+                predicted = names | {"predictor": "exponential", "direction": "forward"}
+                nines = dict.fromkeys(("a", "b", "rmse", "final_error"), 9.0)
+                parts["forecasts"] += [
+                    predicted | {"fraction": 0.15, "a": A, "b": B, "rmse": 0.02, "final_error": -0.03},
+                    predicted | {"fraction": 0.5} | nines,
+                    predicted | {"fraction": 0.15, "predictor": "linear"} | nines,
+                    predicted | {"fraction": 0.15, "direction": "reversed"} | nines,
+                ]
                 points = {"step": step[::4], "entropy": entropy[::4], "accuracy": accuracy[::4]}
                 points |= {"predicted": accuracy[::4], "fitted": step[::4] <= 8}
                 for fraction in (0.15, 0.5):
-                    parts["forecast_points"].append(pd.DataFrame(names | {"fraction": fraction} | points))
+                    parts["forecast_points"].append(pd.DataFrame(predicted | {"fraction": fraction} | points))
                 for fraction, left, reached in ((1 / 12, 0.4, 0.7), (1 / 3, 0.1, 0.9), (0.5, 0.0, 1.0)):
                     shares = {"entropy_left": left + 0.02 * seed, "accuracy_reached": reached}
                     parts["consumption"].append(names | {"fraction": fraction} | shares)

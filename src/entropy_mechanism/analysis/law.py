@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 ENTROPY = "entropy/sequence_mean/after_filter"
 """Default entropy column: Eq. 5, mean over a response's tokens first, then over responses."""
 ACCURACY = "validation/accuracy"
+BASELINE = "grpo"
+"""Method that the others are compared with: the paper's curves and their dependence on size are GRPO's."""
 MINIMUM_POINTS = 3
 """Two points always lie on a curve with two coefficients; a third is the first to say anything."""
 

@@ -21,6 +21,7 @@ CAPTION = (
 
 def _at_fraction(frame: pd.DataFrame) -> pd.DataFrame:
     frame = style.of_method(frame)
+    frame = frame[(frame["predictor"] == "exponential") & (frame["direction"] == "forward")]
     return frame[np.isclose(frame["fraction"], FRACTION, rtol=0, atol=1e-6)]
 
 

@@ -150,6 +150,7 @@ def headlines(frames: style.Frames) -> Headlines:
     law = frames["law"][frames["law"]["run"].isin(baseline["run"])]
     forecasts = frames["forecasts"]
     forecasts = forecasts[forecasts["run"].isin(baseline["run"])]
+    forecasts = forecasts[(forecasts["predictor"] == "exponential") & (forecasts["direction"] == "forward")]
     forecasts = forecasts[np.isclose(forecasts["fraction"].astype(float), fig05.FRACTION, rtol=0, atol=1e-6)]
     (h_start, h_end), (r_start, r_end) = entropy.mean(axis=0), accuracy.mean(axis=0)
     return Headlines(

@@ -8,6 +8,7 @@ from entropy_mechanism import files, tracking
 from entropy_mechanism.analysis.consumption import consumption
 from entropy_mechanism.analysis.dynamics import dynamics, summarise_dynamics
 from entropy_mechanism.analysis.forecasting import forecast_runs
+from entropy_mechanism.analysis.forms import compare_forms
 from entropy_mechanism.analysis.law import fit_runs
 from entropy_mechanism.config import load_experiment, read_run_config
 from entropy_mechanism.models import manifest
@@ -29,7 +30,7 @@ def collect_curves(config: Path, metrics: Path, source: Path, runs: Path, curves
 
 
 def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], results: Path) -> None:
-    """The law of one run and its forecasts: law, forecasts and forecast_points, in this order."""
+    """The law of one run, forecasts, other forms: law, forecasts, forecast_points and forms, in this order."""
     settings = load_experiment(experiment).analysis
     params = settings.model_dump(mode="json")
     with tracking.stage(
@@ -38,7 +39,7 @@ def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], resul
         frame = pd.read_parquet(curves)
         law = fit_runs(frame, settings.seed, settings.resamples)
         forecasts, points = forecast_runs(frame, settings.forecast_fractions)
-        for path, table in zip(outputs, (law, forecasts, points), strict=True):
+        for path, table in zip(outputs, (law, forecasts, points, compare_forms(frame)), strict=True):
             files.write_parquet(path, table)
         fitted = law.iloc[0]
         record.metrics({name: float(fitted[name]) for name in ("a", "b", "ceiling", "rmse", "r2", "points")})
