@@ -25,8 +25,8 @@ from entropy_mechanism.settings import (
 BASE = "base"
 """Method name of a policy that was not trained: the base model itself."""
 
-FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
-TableName = Literal["table1", "table2", "comparison"]
+FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11", "ceiling"]
+TableName = Literal["table1", "table2", "comparison", "forms", "forecasts", "common_law", "ceiling_test"]
 SCORED = ("table2", "comparison")
 """Tables of benchmark scores."""
 

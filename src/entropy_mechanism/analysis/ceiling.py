@@ -14,6 +14,8 @@ from entropy_mechanism.statistics import autoregressive_noise, generator, percen
 
 MINIMUM_RUN_POINTS = 8
 """Points that an intervention and a baseline run need: then two are in the last quarter."""
+MINIMUM_INSIDE = 2
+"""Points of an intervention's last quarter that must lie within the baseline's entropies."""
 MINIMUM_SEEDS = 3
 """Baseline runs from which the spread between seeds is estimated."""
 ON, ABOVE, PASSED, BELOW, TOO_FEW = "on curve", "above curve", "above ceiling", "below curve", "not enough points"
@@ -34,16 +36,18 @@ def ceiling_test(curves: pd.DataFrame, seed: int, resamples: int = 1000, baselin
     The curve R = -a exp(H) + b goes through the points of all baseline runs (seeds) of the same model and training
     set. Per run, accuracies being fractions:
 
-    - `residual`: mean of R - curve(H) over the last quarter of the points, at the run's own entropies;
-      `share_in_range` of these lie within the baseline's entropies, elsewhere the curve is continued;
+    - `residual`: mean of R - curve(H) over the last quarter of the points, at the run's own entropies. Only points
+      within the baseline's entropies count, `share_in_range` of them all: beyond, the curve is a guess, soon below
+      an accuracy of 0;
     - `excess`: largest R less the ceiling b - a. The largest of many noisy values is too large; the interval
       allows for that, so it lies lower than the number;
     - `any_curve_residual`: as `residual`, from the best falling function of H of whatever form (isotonic
-      regression) in place of the curve, over the points in range; NaN when fewer than two are;
+      regression) in place of the curve;
     - `passes_ceiling_at`: gradient steps at which R rises above the ceiling to stay above it on average;
     - `verdict`: `above ceiling` when the intervals of residual and excess are both above 0, `above curve` or
-      `below curve` when that of the residual alone is on that side, else `on curve`; `not enough points` when the
-      run or all baseline runs have fewer than eight or the baseline's entropy is constant.
+      `below curve` when that of the residual alone is on that side, else `on curve`; `not enough points` when
+      the run or all baseline runs have fewer than eight, the baseline's entropy is constant or fewer than two
+      points of the run's last quarter are within its range.
 
     Intervals are 95 % and hold the noise of the baseline and of the run: AR(1) noise around the form that
     describes each best (`forms.best_form`). With three baseline seeds or more they also hold the spread between
@@ -85,17 +89,13 @@ def _is_baseline_of(other: RunPoints, run: RunPoints, baseline: str) -> bool:
     return same and other.identity["method"] == baseline
 
 
-def _last_quarter(values: np.ndarray) -> np.ndarray:
+def last_quarter(values: np.ndarray) -> np.ndarray:
+    """The last quarter of a series along the last axis, one value at least; a view."""
     return values[..., -max(values.shape[-1] // 4, 1) :]
 
 
-def _residual(run: RunPoints, a: float, b: float) -> float:
-    """Mean of R - curve(H) over the last quarter."""
-    return float(_last_quarter(run.accuracy - law(run.entropy, a, b)).mean())
-
-
 def _of_baseline(fit: Pooled, baseline: Sequence[RunPoints]) -> dict[str, float]:
-    residuals = np.array([_residual(run, fit.a, fit.b) for run in baseline])
+    residuals = np.array([last_quarter(run.accuracy - law(run.entropy, fit.a, fit.b)).mean() for run in baseline])
     return {
         "baseline_residual": float(residuals.mean()),
         "baseline_excess": float(max(run.accuracy.max() for run in baseline)) - fit.ceiling,
@@ -111,6 +111,7 @@ def _compare(
     seed_spread: float,
     draws: np.random.Generator,
 ) -> dict[str, object]:
+    """Distances from curve and ceiling with their intervals, and the verdict."""
     resamples = fit.a_replicates.size
     trend = best_form(run)
     noise = autoregressive_noise(run.accuracy - trend, resamples, draws)
@@ -118,18 +119,24 @@ def _compare(
     if not math.isnan(seed_spread):
         known = len(baseline)
         seeds = seed_spread * math.sqrt(1 + 1 / known) * draws.standard_t(known - 1, resamples)
-    entropy = _last_quarter(run.entropy)
-    curves = law(entropy, fit.a_replicates[:, None], fit.b_replicates[:, None]) - law(entropy, fit.a, fit.b)
-    residual_errors = _last_quarter(noise).mean(axis=1) - curves.mean(axis=1) + seeds
-    residual = _with_interval("residual", _residual(run, fit.a, fit.b), residual_errors)
     ceilings = fit.b_replicates - fit.a_replicates - fit.ceiling
     excess_errors = (trend + noise).max(axis=1) - trend.max() - ceilings + seeds
-    excess = _with_interval("excess", float(run.accuracy.max() - fit.ceiling), excess_errors)
-    verdict = BELOW if residual["residual_high"] < 0 else ON
-    if residual["residual_low"] > 0:
-        verdict = PASSED if excess["excess_low"] > 0 else ABOVE
-    found = {**residual, **excess, "verdict": verdict}
-    return found | _any_curve(baseline, trends, run, _last_quarter(noise), seeds, draws)
+    found = _with_interval("excess", float(run.accuracy.max() - fit.ceiling), excess_errors)
+
+    entropies = np.concatenate([other.entropy for other in baseline])
+    late = last_quarter(run.entropy)
+    inside = (late >= entropies.min()) & (late <= entropies.max())
+    found |= {"share_in_range": float(inside.mean()), "verdict": TOO_FEW}
+    if inside.sum() < MINIMUM_INSIDE:
+        return found
+    entropy, level = late[inside], float(last_quarter(run.accuracy)[inside].mean())
+    own_errors = last_quarter(noise)[:, inside].mean(axis=1) + seeds
+    curve = law(entropy, fit.a, fit.b).mean()
+    curves = law(entropy, fit.a_replicates[:, None], fit.b_replicates[:, None]).mean(axis=1)
+    found |= _with_interval("residual", level - float(curve), own_errors - (curves - curve))
+    measured, errors = _any_curve(baseline, trends, entropy, resamples, draws)
+    found |= _with_interval("any_curve_residual", level - measured, own_errors - errors)
+    return found | {"verdict": _verdict(found)}
 
 
 def _with_interval(name: str, value: float, errors: np.ndarray) -> dict[str, float]:
@@ -138,39 +145,36 @@ def _with_interval(name: str, value: float, errors: np.ndarray) -> dict[str, flo
     return {name: value, f"{name}_low": value - high, f"{name}_high": value - low}
 
 
+def _verdict(found: dict[str, object]) -> str:
+    if found["residual_low"] > 0:
+        return PASSED if found["excess_low"] > 0 else ABOVE
+    return BELOW if found["residual_high"] < 0 else ON
+
+
 def _any_curve(
     baseline: Sequence[RunPoints],
     trends: Sequence[np.ndarray],
-    run: RunPoints,
-    noise: np.ndarray,
-    seeds: np.ndarray,
+    entropy: np.ndarray,
+    resamples: int,
     draws: np.random.Generator,
-) -> dict[str, float]:
-    """The residual from the best falling function of the baseline's entropy; `noise` is of the last quarter."""
+) -> tuple[float, np.ndarray]:
+    """Mean at `entropy` of the best falling function of the baseline's entropy, and draws of its error."""
     known = np.concatenate([other.entropy for other in baseline])
     order = np.argsort(known, kind="stable")
-    entropy, accuracy = _last_quarter(run.entropy), _last_quarter(run.accuracy)
-    inside = (entropy >= known.min()) & (entropy <= known.max())
-    share = {"share_in_range": float(inside.mean())}
-    if inside.sum() < 2:
-        return share
 
     def falling(accuracies: np.ndarray) -> float:
         fitted = isotonic_regression(accuracies[order], increasing=False).x
-        return float(np.interp(entropy[inside], known[order], fitted).mean())
+        return float(np.interp(entropy, known[order], fitted).mean())
 
-    measured, expected = np.concatenate([other.accuracy for other in baseline]), np.concatenate(trends)
-    disturbed = np.hstack(
+    noise = np.hstack(
         [
-            autoregressive_noise(other.accuracy - trend, noise.shape[0], draws)
+            autoregressive_noise(other.accuracy - trend, resamples, draws)
             for other, trend in zip(baseline, trends, strict=True)
         ]
     )
-    centre = falling(expected)
-    functions = np.array([falling(expected + one) for one in disturbed]) - centre
-    errors = noise[:, inside].mean(axis=1) - functions + seeds
-    value = float(accuracy[inside].mean()) - falling(measured)
-    return share | _with_interval("any_curve_residual", value, errors)
+    expected = np.concatenate(trends)
+    replicates = np.array([falling(expected + one) for one in noise])
+    return falling(np.concatenate([other.accuracy for other in baseline])), replicates - falling(expected)
 
 
 def _first_above(run: RunPoints, ceiling: float) -> int | None:

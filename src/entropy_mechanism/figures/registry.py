@@ -23,11 +23,16 @@ FIGURES = {
     "fig05": Entry("fig05", ("forecasts", "forecast_points", "runs")),
     "fig08": Entry("fig08", ("dynamics", "runs")),
     "fig11": Entry("fig11", ("curves", "runs")),
+    "ceiling": Entry("ceiling", ("curves", "ceiling", "runs", "published_ceiling")),
 }
 TABLES = {
     "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
     "comparison": Entry("comparison", ("comparison", "runs")),
+    "forms": Entry("forms", ("forms", "runs", "published_forms")),
+    "forecasts": Entry("forecasts", ("forecasts", "runs", "published_forecasts")),
+    "common_law": Entry("common_law", ("common_law", "runs")),
+    "ceiling_test": Entry("ceiling_test", ("ceiling", "runs", "published_ceiling")),
 }
 
 
