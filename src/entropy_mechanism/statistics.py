@@ -113,22 +113,24 @@ def effective_points(points: int, autocorrelation: float, fitted: int = 1) -> fl
 def autoregressive_noise(
     residuals: np.ndarray, resamples: int, generator: np.random.Generator, fitted: int = 2
 ) -> np.ndarray:
-    """Draw series of AR(1) noise like the `residuals` of a fit with `fitted` coefficients, shape (resamples,
-    points).
+    """Draw series of AR(1) noise like the `residuals` of a fit with `fitted` coefficients.
 
     The AR(1) coefficient is their `persistence`; innovations are drawn from theirs. The standard deviation is
     that of the residuals, enlarged by what the fit took: k (1+ρ)/(1-ρ) degrees of freedom of n, at most three
     quarters. For intervals of coefficients this covers better than blocks where few early points carry the
-    slope, as in training curves, because no resample lacks them; both rest on noise that is stationary.
+    slope, as in training curves, because no resample lacks them; both rest on noise that is stationary. Returns
+    shape (resamples, points), zeros for fewer than two residuals or constant ones.
     """
     points = residuals.size
+    if points < 2:
+        return np.zeros((resamples, points))
     rho = persistence(points, autocorrelation(residuals), fitted)
     centred = residuals - residuals.mean()
     freedom = max(points - fitted * (1 + rho) / (1 - rho), points / 4)
     spread = math.sqrt(float(centred @ centred) / freedom)
     innovations = centred[1:] - rho * centred[:-1]
     innovations = innovations - innovations.mean()
-    deviation = innovations.std() if innovations.size else 0.0
+    deviation = innovations.std()
     if not (spread > 0 and deviation > 0):
         return np.zeros((resamples, points))
     settled = 20 + math.ceil(3 / (1 - rho))  # draws after which the first one no longer matters
