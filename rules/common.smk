@@ -112,6 +112,12 @@ def studies():
     return [PATHS.across(kind, item) for item in items for kind in registry.entry(item).inputs if kind in STUDIES]
 
 
+def parts_of(wildcards):
+    """The data sets that a joined one consists of; none for any other."""
+    parts = EXPERIMENT.parts_of(wildcards.data)
+    return [] if parts == [wildcards.data] else [PATHS.data(name) for name in parts]
+
+
 def policy_manifest(wildcards):
     """The manifest of a base model, or of a run's final policy."""
     policy = PLAN.policies[wildcards.policy]

@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(call=_stage(module, function))
 
     add("prepare", "stages.prepare", "prepare", "make one data set of an experiment",
-        EXPERIMENT, _name("--data", "data set"), _out("--output", "problems (parquet)"),
+        EXPERIMENT, _name("--data", "data set"),
+        ("--parts", {"type": Path, "nargs": "*", "default": [], "metavar": "FILE",
+                     "help": "input: problems of each part of a joined set"}),
+        _out("--output", "problems (parquet)"),
         _out("--statistics", "what is in the data set (json)"))  # fmt: skip
     add("decontaminate", "stages.decontaminate", "decontaminate", "find test problems in one training set",
         EXPERIMENT, _in("--train-set", "problems to train on"),

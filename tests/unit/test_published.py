@@ -103,6 +103,10 @@ def test_programs_get_the_tests_of_their_kind(tmp_path):
     kodcode = problems("kodcode", tmp_path / "b", EXAMPLES["kodcode"])[0]
     assert json.loads(kodcode.tests) == {"kind": "pytest", "code": EXAMPLES["kodcode"][0]["test"]}
     assert "def square_1(n):" in kodcode.problem
+    acecode = problems("acecode", tmp_path / "c", EXAMPLES["acecode"])[0]
+    tests = ["assert triple(2) == 6", "assert triple(0) == 0"]
+    code = "".join(f"\n\ndef test_{n}():\n    {test}\n" for n, test in enumerate(tests))
+    assert json.loads(acecode.tests) == {"kind": "pytest", "code": f"from solution import *\n{code}"}
 
 
 def test_kodcodes_two_parts_share_nothing_and_leave_nothing_out(tmp_path):
