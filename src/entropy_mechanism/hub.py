@@ -51,6 +51,8 @@ class HubSet(Strict):
     """Rows that the source must have, where the publisher has changed their number and the change is accepted."""
     folder: str | None = None
     """Read this local copy of the source's repository, or of its file, instead of the hub."""
+    data_sources: Annotated[list[str], Field(min_length=1)] | None = None
+    """Keep only problems whose column `data_source` says one of these; for the Eurus-2 sets, which have it."""
     limit: Count | None = None
     """Keep a random subset of this size."""
     seed: Seed = 0
@@ -64,6 +66,10 @@ class HubSet(Strict):
 
     @model_validator(mode="after")
     def _switches(self) -> "HubSet":
+        if self.data_sources and not self.source.startswith("eurus2"):
+            raise KeyedError(
+                "data_sources", f"found with source '{self.source}'; allowed: only with the sources eurus2-…"
+            )
         if self.paper_rows and self.source != "dapo-math-raw":
             raise KeyedError(
                 "paper_rows", f"found true with source '{self.source}'; allowed: only with source dapo-math-raw"
