@@ -5,10 +5,9 @@ The paper states it for actions (Theorem 1), measures it on whole responses, and
 
 import torch
 
+from entropy_mechanism.analysis.dynamics import LEVELS
 from entropy_mechanism.analysis.token_covariances import Step
 from entropy_mechanism.rl import covariance
-
-LEVELS = ("token", "sequence", "action")
 
 
 def step_levels(step: Step) -> dict[str, float]:
@@ -22,11 +21,12 @@ def step_levels(step: Step) -> dict[str, float]:
     token_N = covariance.token_covariance(step.logprob_N, step.advantage_N)
     means = (step.logprob_PG, step.advantage_PG)
     prompt_N = step.response_N // step.group_size
-    by_level = {
-        "token": (token_N, step.right_P[prompt_N]),
-        "sequence": (covariance.response_covariance(*means, weighted=False), step.right_P),
-        "action": (covariance.response_covariance(*means), step.right_P),
-    }
+    values = (
+        (token_N, step.right_P[prompt_N]),
+        (covariance.response_covariance(*means, weighted=False), step.right_P),
+        (covariance.response_covariance(*means), step.right_P),
+    )
+    by_level = dict(zip(LEVELS, values, strict=True))
     found = {level: float(values.mean()) for level, (values, _) in by_level.items()}
     for right in torch.unique(step.right_P).tolist():
         for level, (values, right_of) in by_level.items():

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.analysis.covariance_levels import LEVELS, step_levels
+from entropy_mechanism.analysis.covariance_levels import step_levels
+from entropy_mechanism.analysis.dynamics import LEVELS
 from entropy_mechanism.analysis.token_covariances import METRICS, RECORDED, read_step, step_covariances
 from entropy_mechanism.config import read_run_config
 from entropy_mechanism.models import manifest
