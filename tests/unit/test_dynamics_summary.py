@@ -146,6 +146,20 @@ def test_entropy_changes_are_regressed_on_their_prediction_and_split():
     assert row["mean_state_distribution"] == pytest.approx(np.nanmean(measured - same_prefix))
     assert row["mean_state_distribution_low"] < 0.002 < row["mean_state_distribution_high"]
     assert row["mean_predicted"] == pytest.approx(predicted.mean())
+    assert row["same_prefix_pearson"] == pytest.approx(-np.corrcoef(predicted, same_prefix)[0, 1])
+    assert row["same_prefix_pearson_low"] < row["same_prefix_pearson"] < row["same_prefix_pearson_high"]
+
+
+def test_levels_correlate_with_the_loss_after_the_same_prefixes_where_both_were_measured():
+    generator = np.random.default_rng(12)
+    levels = levels_of(generator, 60)
+    loss = levels["sequence"].to_numpy() + generator.normal(size=60)
+    changes = changes_of(loss, -loss, loss).iloc[::3]
+    row = summary_of(generator.normal(size=60), loss, levels=levels.iloc[::2], changes=changes)
+    both = levels.iloc[::6]
+    for level in LEVELS:
+        expected = np.corrcoef(both[level], loss[::6])[0, 1]
+        assert row[f"{level}_same_prefix_pearson"] == pytest.approx(expected)
 
 
 # --- intervals cover what they say --------------------------------------------------------------------------

@@ -34,7 +34,8 @@ SUMMARY_COLUMNS = [
     *("lag", "lag_pearson", "levels"),
     *(f"{one}_{other}" for one, other in PAIRS),
     *(name for level in LEVELS for name in (*_with_interval(f"{level}_positive_share"), f"{level}_pearson")),
-    "changes",
+    *("changes", *_with_interval("same_prefix_pearson")),
+    *(f"{level}_same_prefix_pearson" for level in LEVELS),
     *(f"{kind}_{name}" for kind in ("same_prefix", "measured") for name in (*_with_interval("slope"), "r2")),
     *_with_interval(*(f"mean_{kind}" for kind in ("measured", "same_prefix", "state_distribution", "predicted"))),
 ]
@@ -58,7 +59,8 @@ def summarise_dynamics(
     actions, each one's positive share and its correlation with d.
     Over the `changes` steps that measure the entropy change: slope through the origin on Lemma 1's prediction and
     r2 = 1 - sum of squared residuals / sum of squares about the mean, of the change after the same prefixes and
-    of all that is measured; and the mean of each part.
+    of all that is measured; and the mean of each part. `same_prefix_pearson` is the correlation of c with the loss
+    after the same prefixes, which other prompts do not blur, and `{level}_same_prefix_pearson` that of each level.
 
     `_low` and `_high` bound 95 % intervals: of shares as `share_interval` says, of all else as `Bootstrap` does.
     Undefined values (no common step; fewer than three or constant values) are NaN.
@@ -71,11 +73,16 @@ def summarise_dynamics(
         bootstrap = Bootstrap(resamples, seed, str(run))
         record = {"run": run, "method": rows["method"].iloc[0], "seed": rows["seed"].iloc[0]}
         record |= _following(wide, bootstrap)
+        own = pd.DataFrame() if levels is None else levels[levels["run"] == run].set_index("step")[list(LEVELS)]
         if levels is not None:
-            own = levels[levels["run"] == run].set_index("step")[list(LEVELS)]
             record |= _of_levels(own, wide[SERIES_ENTROPY])
         if changes is not None:
-            record |= _of_changes(changes[changes["run"] == run], bootstrap)
+            measured = changes[changes["run"] == run]
+            loss = -measured.set_index("step")["same_prefix"]
+            record |= _of_changes(measured, bootstrap)
+            record |= bootstrap("same_prefix_pearson", pearson, *_paired(wide[SERIES_COVARIANCE], loss))
+            for level in own:
+                record[f"{level}_same_prefix_pearson"] = float(pearson(*_paired(own[level], loss)))
         records.append(record)
     counts = ("steps", "levels", "changes")
     frame = pd.DataFrame(records, columns=SUMMARY_COLUMNS)
@@ -110,7 +117,7 @@ class Bootstrap:
 
 
 def _following(wide: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]:
-    covariance, loss = wide.dropna().to_numpy(dtype=float).T
+    covariance, loss = _paired(wide[SERIES_COVARIANCE], wide[SERIES_ENTROPY])
     lag, best = _lag(wide[SERIES_COVARIANCE], wide[SERIES_ENTROPY])
     return {
         "steps": len(covariance),
@@ -128,9 +135,9 @@ def _lag(covariance: pd.Series, loss: pd.Series) -> tuple[float, float]:
     found = {}
     for lag in range(-LAGS, LAGS + 1):
         moved = pd.Series(loss.to_numpy(), loss.index - lag)
-        pairs = pd.concat([covariance, moved], axis=1, join="inner").dropna().to_numpy(dtype=float)
-        if len(pairs) >= 2 * LAGS:
-            found[lag] = float(pearson(*pairs.T))
+        pairs = _paired(covariance, moved)
+        if pairs.shape[1] >= 2 * LAGS:
+            found[lag] = float(pearson(*pairs))
     found = {lag: value for lag, value in found.items() if math.isfinite(value)}
     if not found:
         return math.nan, math.nan
@@ -145,10 +152,14 @@ def _of_levels(levels: pd.DataFrame, loss: pd.Series) -> dict[str, float]:
     for one, other in PAIRS:
         found[f"{one}_{other}"] = float(pearson(by_level[one], by_level[other]))
     for level, covariance in by_level.items():
-        pairs = pd.concat([levels[level], loss], axis=1, join="inner").dropna().to_numpy(dtype=float)
         found |= _share(f"{level}_positive_share", covariance)
-        found[f"{level}_pearson"] = float(pearson(*pairs.T))
+        found[f"{level}_pearson"] = float(pearson(*_paired(levels[level], loss)))
     return found
+
+
+def _paired(one: pd.Series, other: pd.Series) -> np.ndarray:
+    """Values of both at the steps where both are known, in order; [2, steps]."""
+    return pd.concat([one, other], axis=1, join="inner").sort_index().dropna().to_numpy(dtype=float).T
 
 
 def _of_changes(changes: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]:
