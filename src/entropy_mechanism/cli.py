@@ -106,11 +106,14 @@ def _parser() -> argparse.ArgumentParser:
         "compute a run's covariances from its token records",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
         _in("--source", "manifest of the run"), _out("--store", "folder of training state, where records stand"),
-        _out("--output", "one row per recorded step (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "token_covariances and covariance_levels (parquet)"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
         _in("--token-covariances", "covariances of the run's recorded steps"),
-        _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
+        _in("--covariance-levels", "covariances of tokens, sequences and actions in these steps"),
+        _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
+    add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
+        _list("--outputs", "FILE", "tabular and counterexamples (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
         _list("--outputs", "FILE", "pdf, png, csv and json"))  # fmt: skip

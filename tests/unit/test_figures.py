@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from dynamics_frames import with_dynamics
 
 from entropy_mechanism.figures import (
     fig01,
@@ -109,7 +110,8 @@ def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=F
         name: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
         for name, rows in parts.items()
     }
-    return frames | {"dynamics_summary": frames.pop("summary")}
+    frames.pop("summary")
+    return with_dynamics(frames)
 
 
 def score_row(policy, names, benchmark, score):

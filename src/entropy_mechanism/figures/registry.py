@@ -23,11 +23,14 @@ FIGURES = {
     "fig05": Entry("fig05", ("forecasts", "forecast_points", "runs")),
     "fig08": Entry("fig08", ("dynamics", "runs")),
     "fig11": Entry("fig11", ("curves", "runs")),
+    "theory": Entry("theory", ("tabular", "counterexamples")),
+    "entropy_change": Entry("entropy_change", ("entropy_change", "dynamics_summary", "curves", "runs")),
 }
 TABLES = {
     "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
     "comparison": Entry("comparison", ("comparison", "runs")),
+    "covariance_grid": Entry("covariance_grid", ("dynamics_summary", "runs")),
 }
 
 
