@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         _out("--output", "differences (parquet)"))  # fmt: skip
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
-        _in("--source", "manifest of the run"),
+        _in("--source", "manifest of the run"), _in("--train-set", "problems it was trained on"),
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
