@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
-        _list("--outputs", "FILE", "pdf, png, csv and json"))  # fmt: skip
+        _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip

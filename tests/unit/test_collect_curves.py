@@ -1,6 +1,7 @@
 """What a run is, as figures and tables read it, is what its configuration and its training set say."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from entropy_mechanism.models import manifest
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.analyze import collect_curves
 
+SMOKE = Path(__file__).parents[2] / "config/experiments/smoke.yaml"
 ANSWER = Problem("a", "s", "1+1", "2")
 PROGRAM = Problem("b", "s", "add 1", "", tests='{"kind": "stdin"}')
 
@@ -33,7 +35,7 @@ def test_a_file_from_before_there_were_tests_asks_for_math(tmp_path):
 
 
 def test_a_run_is_described_by_its_settings(tmp_path):
-    config = Plan(load_experiment("config/experiments/smoke.yaml")).run_config("nano--train--kl-cov--s1")
+    config = Plan(load_experiment(SMOKE)).run_config("nano--train--kl-cov--s1")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (tmp_path / "weights").mkdir()
     facts = dict.fromkeys(("steps", "gradient_steps", "parameters", "non_embedding_parameters", "seconds"), 7)
