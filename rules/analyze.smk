@@ -10,6 +10,7 @@ rule collect_curves:
         config=PATHS.run_config(),
         metrics=PATHS.run_metrics(),
         manifest=PATHS.run_manifest(),
+        train_set=lambda wildcards: PATHS.data(PLAN.runs[wildcards.run].train_set),
     output:
         runs=PATHS.analysis("runs"),
         curves=PATHS.analysis("curves"),
@@ -18,13 +19,13 @@ rule collect_curves:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("stages/analyze.py"),
+        code=code("data/problems.py", "stages/analyze.py"),
     message:
         "Collecting the curves of {wildcards.run}"
     shell:
         "python -m entropy_mechanism collect-curves"
         " --config {input.config:q} --metrics {input.metrics:q} --source {input.manifest:q}"
-        " --runs {output.runs:q} --curves {output.curves:q} > {log:q} 2>&1"
+        " --train-set {input.train_set:q} --runs {output.runs:q} --curves {output.curves:q} > {log:q} 2>&1"
 
 
 rule fit_law:

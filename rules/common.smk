@@ -24,7 +24,7 @@ TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_u
 ON_GPU = any(EXPERIMENT.compute_of(name).device == "cuda" for name in PLAN.models)
 POLICY_ENVIRONMENT = f"../envs/{'gpu' if ON_GPU else 'cpu'}.yaml"
 
-FIGURE_FILES = ("pdf", "png", "csv", "json")
+FIGURE_FILES = ("pdf", "png", "svg", "csv", "json")
 TABLE_FILES = ("csv", "md", "json")
 BENCHMARKS = EXPERIMENT.evaluation.benchmarks
 

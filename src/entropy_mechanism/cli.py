@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         _out("--output", "differences (parquet)"))  # fmt: skip
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
-        _in("--source", "manifest of the run"),
+        _in("--source", "manifest of the run"), _in("--train-set", "problems it was trained on"),
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "tabular and counterexamples (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
-        _list("--outputs", "FILE", "pdf, png, csv and json"))  # fmt: skip
+        _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip

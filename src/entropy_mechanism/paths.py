@@ -118,7 +118,7 @@ class Paths:
         return f"{self.root}/analysis/fixed/{name}.parquet"
 
     def figure(self, suffix: str, name: str = "{figure}") -> str:
-        """A figure as pdf or png, its data as csv, its caption and runs as json."""
+        """A figure as pdf, png or svg, its data as csv, its caption and runs as json."""
         return f"{self.root}/figures/{name}.{suffix}"
 
     def table(self, suffix: str, name: str = "{table}") -> str:

@@ -152,6 +152,7 @@ def test_a_failing_command_prints_no_traceback_and_exits_with_status_1(tmp_path)
     config = tmp_path / "run.yaml"
     config.write_text("seed: one\n")
     base = [sys.executable, "-m", "entropy_mechanism", "collect-curves", "--metrics", absent, "--source", absent]
+    base += ["--train-set", absent]
     outputs = ["--runs", tmp_path / "runs", "--curves", tmp_path / "curves", "--results", tmp_path]
     result = subprocess.run([*base, "--config", config, *outputs], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
