@@ -140,7 +140,8 @@ class Criterion:
 class Claim:
     """A statement of the paper, or one that it rests on and its referees asked about (`referees`).
 
-    `items` are the figures and tables of this project that show it. The first criterion stands in the overview.
+    `items` are the figures and tables of this project that show it. The first criterion that is measured stands in
+    the overview.
     """
 
     key: str
@@ -205,6 +206,11 @@ class Judged:
     def measured(self) -> tuple[Finding, ...]:
         """The findings that have a number."""
         return tuple(finding for finding in self.findings if finding.met is not None)
+
+    @property
+    def leading(self) -> Finding:
+        """The finding that stands for the claim in the overview: the first that was measured, or the first."""
+        return (*self.measured, *self.findings)[0]
 
     @property
     def verdict(self) -> str:

@@ -51,16 +51,32 @@ def _summarised(column: str) -> Measure:
     return measure
 
 
-def correlation(x: np.ndarray, y: np.ndarray, label: str) -> tuple[float, float, float]:
-    """Pearson correlation of two series and its interval by moving blocks; NaN where it is undefined."""
-    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return NAN, NAN, NAN
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson correlation of two series; NaN where it is undefined or has fewer than four points."""
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 3 and np.ptp(x) > 0 and np.ptp(y) > 0 else NAN
+
+
+def correlation_interval(x: np.ndarray, y: np.ndarray, label: str) -> tuple[float, float]:
+    """Its interval by moving blocks of the points in their order; (NaN, NaN) where it is undefined."""
+    if math.isnan(correlation(x, y)):
+        return NAN, NAN
     rows = moving_block_indices(len(x), RESAMPLES, generator(0, label))
     centred = [values[rows] - values[rows].mean(axis=1, keepdims=True) for values in (x, y)]
     with np.errstate(invalid="ignore", divide="ignore"):
         products = (centred[0] * centred[1]).sum(axis=1)
         replicates = products / np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    return float(np.corrcoef(x, y)[0, 1]), *percentile_interval(replicates)
+    return percentile_interval(replicates)
+
+
+def mean_correlation(pairs: dict[str, tuple[np.ndarray, np.ndarray]], runs: pd.DataFrame) -> Estimate:
+    """Mean over runs of the correlation of two series (by run); that of a single run has its own interval."""
+    rows = runs[runs["run"].isin(pairs)].drop_duplicates("run")
+    rows = rows.assign(value=[correlation(*pairs[run]) for run in rows["run"]]).dropna(subset=["value"])
+    if len(rows) == 1:
+        run = rows["run"].iloc[0]
+        low, high = correlation_interval(*pairs[run], label=str(run))
+        rows = rows.assign(low=low, high=high)
+    return mean(rows, "value", within=("low", "high"))
 
 
 def _smoothed(evidence: Evidence) -> Estimate:
@@ -69,16 +85,11 @@ def _smoothed(evidence: Evidence) -> Estimate:
     wanted = set(_on_policy(_summary(evidence, [], ("fig08",)))["run"])
     series = evidence.table("dynamics", columns, ("fig08",))
     series = series[series["run"].isin(wanted) & series["series"].isin([COVARIANCE, LOSS])]
-    rows = []
+    pairs = {}
     for run, group in series.groupby("run", sort=False):
         wide = group.pivot_table(index="step", columns="series", values="smooth")
-        wide = wide.reindex(columns=[COVARIANCE, LOSS]).dropna()
-        value, low, high = correlation(*wide.to_numpy(float).T, label=str(run))
-        identity = group[[name for name in IDENTITY if name in group]].iloc[0]
-        rows.append({**identity, "value": value, "low": low, "high": high})
-    if not rows:
-        raise NotMeasured("no step has both a covariance and a difference of entropies")
-    return mean(pd.DataFrame(rows), "value", within=("low", "high"))
+        pairs[run] = tuple(wide.reindex(columns=[COVARIANCE, LOSS]).dropna().to_numpy(float).T)
+    return mean_correlation(pairs, evidence.table("runs", IDENTITY))
 
 
 def _published_left() -> pd.DataFrame:
@@ -108,19 +119,17 @@ def _easier(harder: str, easier: str) -> Measure:
             raise NotMeasured(f"{counted(len(groups), 'group accuracy level')}, three are needed")
         levels = list(groups)
         chosen = {"hard": levels[0], "middle": min(levels, key=lambda x: abs(x - 0.5)), "easy": levels[-1]}
-        low, high = groups[chosen[harder]], groups[chosen[easier]]
-        rows = []
-        for run in low["run"].unique():
-            both = low[low["run"] == run].merge(high[high["run"] == run], on="step", suffixes=("", "_easier"))
-            if both.empty:
-                continue
-            differences = (both["value_easier"] - both["value"]).to_numpy(float)
-            interval = block_interval(differences, str(run))
-            identity = both[[name for name in IDENTITY if name in both]].iloc[0]
-            rows.append({**identity, "value": differences.mean(), "low": interval[0], "high": interval[1]})
-        if not rows:
+        steps = groups[chosen[harder]].merge(groups[chosen[easier]], on=["run", "step"], suffixes=("", "_easier"))
+        if steps.empty:
             raise NotMeasured("no step has prompts of both difficulties")
-        return mean(pd.DataFrame(rows), "value", within=("low", "high"))
+        steps = steps.sort_values("step").assign(difference=steps["value_easier"] - steps["value"])
+        means = steps.groupby("run")["difference"].mean().rename("value")
+        runs = evidence.table("runs", IDENTITY).drop_duplicates("run")
+        rows = runs.join(means, on="run", how="inner")
+        if len(rows) == 1:
+            low, high = block_interval(steps["difference"].to_numpy(float), str(rows["run"].iloc[0]))
+            rows = rows.assign(low=low, high=high)
+        return mean(rows, "value", within=("low", "high"))
 
     return measure
 
@@ -152,15 +161,11 @@ def _predicted(evidence: Evidence) -> Estimate:
     """Correlation of predicted and measured entropy change on the same prefixes, of the language models."""
     columns = ["run", "step", "same_prefix", "predicted"]
     changes = evidence.table("entropy_change", columns).dropna(subset=["same_prefix", "predicted"])
-    runs = evidence.table("runs", IDENTITY).drop_duplicates("run").set_index("run")
-    rows = []
-    for run, group in changes.sort_values("step").groupby("run", sort=False):
-        pairs = group[["predicted", "same_prefix"]].to_numpy(float)
-        value, low, high = correlation(pairs[:, 0], pairs[:, 1], str(run))
-        rows.append({"run": run, "value": value, "low": low, "high": high})
-    if not rows:
-        raise NotMeasured("no step measured its change of entropy")
-    return mean(pd.DataFrame(rows).join(runs, on="run"), "value", within=("low", "high"))
+    pairs = {
+        run: (group["predicted"].to_numpy(float), group["same_prefix"].to_numpy(float))
+        for run, group in changes.sort_values("step").groupby("run", sort=False)
+    }
+    return mean_correlation(pairs, evidence.table("runs", IDENTITY))
 
 
 def normal_tail(fraction: float) -> float:
@@ -328,14 +333,10 @@ def level_correlation(other: str) -> Measure:
         levels = evidence.table("covariance_levels", ["run", "step", "token", other]).dropna(
             subset=["token", other]
         )
-        runs = evidence.table("runs", IDENTITY).drop_duplicates("run").set_index("run")
-        rows = []
-        for run, group in levels.sort_values("step").groupby("run", sort=False):
-            value, low, high = correlation(*group[["token", other]].to_numpy(float).T, label=str(run))
-            if not math.isnan(value):
-                rows.append({"run": run, "value": value, "low": low, "high": high})
-        if not rows:
-            raise NotMeasured("no run has token records of four steps")
-        return mean(pd.DataFrame(rows).join(runs, on="run"), "value", within=("low", "high"))
+        pairs = {
+            run: (group["token"].to_numpy(float), group[other].to_numpy(float))
+            for run, group in levels.sort_values("step").groupby("run", sort=False)
+        }
+        return mean_correlation(pairs, evidence.table("runs", IDENTITY))
 
     return measure

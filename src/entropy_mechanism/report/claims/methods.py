@@ -161,7 +161,9 @@ def _best_gain(item: str, read: Callable) -> Measure:
         if used.empty or none.empty:
             raise NotMeasured("no run without the term, or none with it")
         pairs = paired(used, none)
-        pairs = pairs.assign(gain=pairs["accuracy_end"] - pairs["accuracy_end_grpo"])
+        pairs = pairs.assign(gain=pairs["accuracy_end"] - pairs["accuracy_end_grpo"]).dropna(subset=["gain"])
+        if pairs.empty:
+            raise NotMeasured("no accuracy was measured at the end")
         means = pairs.groupby("coefficient")["gain"].mean()
         found = mean(pairs[pairs["coefficient"] == means.idxmax()], "gain", "pair")
         basis = f"{found.basis}, coefficient {means.idxmax():g}"
