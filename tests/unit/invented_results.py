@@ -76,13 +76,14 @@ def invent(right=True, seeds=(0, 1, 2)):
                 for item in items:
                     shown.setdefault(item, set()).add(run)
                 _add_run(add, pick, names, about, task)
-    columns = ["task", "coefficient", "model", "non_embedding_parameters", "value", "left_out_prediction"]
     for coefficient in "ab":
-        x = np.log(list(SIZES.values()))
-        values = pick(0.05, -0.05) * x + 0.001 * np.array([1, -1, 1, -1, 1])
-        for model, size, value in zip(SIZES, SIZES.values(), values, strict=True):
-            predicted = pick(value + 0.002, value + 5)
-            add("size_law", dict(zip(columns, ("math", coefficient, model, size, value, predicted), strict=True)))
+        for model, size in SIZES.items():
+            slope = pick(0.05, -0.05)
+            row = {"task": "math", "coefficient": coefficient, "model": model, "non_embedding_parameters": size}
+            row |= {"slope": slope, "slope_low": slope - 0.01, "slope_high": slope + 0.01}
+            row |= {"left_out_error": pick(0.01, 0.3), "left_out_error_of_mean": 0.2}
+            add("size_law", row)
+            add("published_size_law", row | {"slope": 0.046 if coefficient == "a" else 0.116})
     test = {"model": "big", "train_set": "chains", "p": pick(0.6, 0.001)}
     for method in ("grpo", "rloo", "common"):
         add("common_law", test | {"method": method, "verdict": pick("one curve", "several curves")})
@@ -90,10 +91,27 @@ def invent(right=True, seeds=(0, 1, 2)):
         for step_size in (1e-3, 1e-2, 1e-1):
             add("tabular", {"check": check, "step_size": step_size, "error": 3 * step_size ** pick(2, 1)})
     add("counterexamples", {"case": "rare", "covariance": -0.1, "entropy_change": pick(-0.1, 0.1)})
-    add("published_law", {"series": "7B", "r2": 0.97, "rmse": 0.01}, {"series": "32B", "r2": 0.99, "rmse": 0.02})
-    for series, delta in (("7B", 12.0), ("32B", 0.0)):
-        add("published_forms", {"series": series, "form": "exponential", "delta_aicc": delta})
-        add("published_ceiling", {"series": series, "verdict": "above ceiling"})
+    for series, model, r2, rmse, delta in (
+        ("fig01 dots", "7B", 0.97, 0.01, 12.0),
+        ("fig01 dots", "32B", 0.99, 0.02, 0.0),
+        ("fig01 curves", "32B", 1.0, 0.0, 0.0),
+    ):
+        names = {"run": f"{series}--{model}", "series": series, "model": model, "method": "grpo", "seed": 0}
+        add("published_law", names | {"r2": r2, "rmse": rmse})
+        for form, difference, error in (("exponential", delta, 0.03), ("log", 5.0, 0.01)):
+            add(
+                "published_forms",
+                names | {"form": form, "delta_aicc_effective": difference, "blocked_rmse": error},
+            )
+        for fraction, predictor, direction, error in (
+            (0.15, "exponential", "forward", 0.01),
+            (0.15, "last-value", "forward", 0.05),
+            (0.5, "exponential", "forward", 0.01),
+            (0.5, "exponential", "reversed", 0.07),
+        ):
+            row = {"fraction": fraction, "predictor": predictor, "direction": direction}
+            add("published_forecasts", names | row | {"rmse": error, "final_error": error})
+        add("published_ceiling", names | {"method": "kl-cov", "verdict": "above ceiling"})
     frames = {
         kind: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
         for kind, rows in parts.items()
@@ -163,7 +181,7 @@ def _add_run(add, pick, names, about, task):
     levels = {"step": STEPS, "token": covariance, "sequence": pick(1, -1) * covariance}
     add("covariance_levels", pd.DataFrame(names | levels | {"action": pick(0.1, -0.1) * covariance}))
     for form, delta, error in (("exponential", pick(0.0, 20.0), pick(0.01, 0.03)), ("log", pick(5.0, 0.0), 0.01)):
-        add("forms", names | {"form": form, "delta_aicc": delta, "blocked_rmse": error})
+        add("forms", names | {"form": form, "delta_aicc_effective": delta, "blocked_rmse": error})
     if method != "grpo":
         add("ceiling", names | {"baseline": "grpo", "verdict": pick("on curve", "above ceiling")})
     if "cov" in method:

@@ -294,5 +294,8 @@ def test_published_numbers_are_those_of_the_paper():
     assert found["benchmarks", "mean over benchmarks of Clip-Cov less GRPO's"] == "+2.7 (7B), +5.5 (32B)"
     assert found["tail", "mean of the top 0.2 % of tokens over that of the upper half"] == "20.5 times"
     assert found["form", next(c.criteria[0].name for c in CLAIMS if c.key == "form")] == "1 of 2 published curves"
-    assert found["curve", "share of runs on the baseline's curve"] == "0 of 2 in its own Fig 11"
+    assert found["curve", "share of runs on the baseline's curve"] == "0 of 3 in its own Fig 11"
+    assert found["form", "error on blocks left out, over that of the best form"] == "3 times"
+    assert [text for (key, _), text in found.items() if key == "backwards"] == ["7 times"]
+    assert found["size", "slope of b per unit of ln parameters"] == "0.116"
     assert found["law", "residual error of the fit"] == "1.5 points"

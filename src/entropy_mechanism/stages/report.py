@@ -11,7 +11,8 @@ import pandas as pd
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.config import load_experiment
-from entropy_mechanism.figures import registry
+from entropy_mechanism.figures import inputs, registry
+from entropy_mechanism.paths import Paths
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.report import (
     FigureEntry,
@@ -31,21 +32,21 @@ FIGURE_LINKS = {"data (CSV)": ".csv", "SVG": ".svg", "PDF": ".pdf"}
 TABLE_LINKS = {"CSV": ".csv", "Markdown": ".md"}
 
 
-def report(
-    experiment: Path,
-    items: list[str],
-    frames: list[str],
-    tracking_uri: str | None,
-    output: Path,
-    results: Path,
-) -> None:
-    """Build the page. Records are sent to MLflow first, so that the page can name the runs there."""
+def report(experiment: Path, tracking_uri: str | None, output: Path, results: Path) -> None:
+    """Build the page from the files of `<results>/<name>`, where output is `<results>/<name>/report/index.html`.
+
+    Records are sent to MLflow first, so that the page can name the runs there. A figure or table that is not there
+    is said to be missing; missing analyses are an error.
+    """
     name = output.parent.parent.name
-    with tracking.stage("report", name, results=results, inputs=[*items, *frames], outputs=[output]):
-        plan = Plan(load_experiment(experiment))
+    plan, paths = Plan(load_experiment(experiment)), Paths(output.parent.parent.parent, name)
+    frames = inputs.frames(plan, paths)
+    items = [Path(path) for path in inputs.descriptions(plan, paths)]
+    made = [path for path in items if path.is_file()]
+    with tracking.stage("report", name, results=results, inputs=[*made, *frames], outputs=[output]):
         read = {Path(path).as_posix(): files.sha256(path) for path in frames}
         tables = read_frames(frames)
-        entries = [_Item(Path(path), output.parent, read) for path in items]
+        entries = [_Item(path, output.parent, read) for path in items]
         sent = tracking.sync(results, tracking_uri)
         if sent.error:
             print(f"the page cannot name every MLflow run: {sent}")

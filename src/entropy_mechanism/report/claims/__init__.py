@@ -4,11 +4,18 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from . import dynamics, law, methods, referees
+from . import across, dynamics, law, methods, referees, sweeps
 from .criteria import RULES, VERDICTS, Claim, Criterion, Finding, Judged, judge
 from .evidence import Estimate, Evidence, NotMeasured
 
-CLAIMS: tuple[Claim, ...] = (*law.CLAIMS, *dynamics.CLAIMS, *methods.CLAIMS, *referees.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *law.CLAIMS,
+    *across.CLAIMS,
+    *dynamics.CLAIMS,
+    *sweeps.CLAIMS,
+    *methods.CLAIMS,
+    *referees.CLAIMS,
+)
 """All claims in the order of the paper, then those that its referees asked about."""
 
 
