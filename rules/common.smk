@@ -119,7 +119,8 @@ def drawn(place, suffixes, shown, category):
 
     caption = "../workflow/report/described.rst"
     files = {suffix: place(suffix) for suffix in suffixes}
-    files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
+    if shown in files:
+        files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
     return list(files.values())
 
 
