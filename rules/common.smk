@@ -1,5 +1,6 @@
 # Helpers of the rules; everything with logic is in the package.
 import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -104,6 +105,23 @@ def frames_of(item):
         else:
             files += [PATHS.analysis(kind, run) for run in runs]
     return files
+
+
+def drawn(place, suffixes, shown, category):
+    """Files of a figure or table; the one with suffix `shown` also stands in `snakemake --report`.
+
+    Its title and caption there are those of its json file, which is the last of them.
+    """
+
+    def labels(wildcards):
+        description = Path(place("json", wildcards[0])).read_text(encoding="utf-8")
+        return {"name": wildcards[0], "title": json.loads(description)["title"]}
+
+    caption = "../workflow/report/described.rst"
+    files = {suffix: place(suffix) for suffix in suffixes}
+    if shown in files:
+        files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
+    return list(files.values())
 
 
 def studies():

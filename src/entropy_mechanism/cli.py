@@ -120,10 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
-    add("report", "stages.report", "report", "put figures, tables and runs into one page",
-        EXPERIMENT, _list("--items", "FILE", "json files of figures and tables"),
-        _list("--frames", "FILE", "analysis and score files"), TRACKING,
-        _out("--output", "index.html"))  # fmt: skip
+    add("report", "stages.report", "report", "put claims, figures, tables and runs into one page",
+        EXPERIMENT, TRACKING,
+        _out("--output", "<results>/<name>/report/index.html, beside its inputs"))  # fmt: skip
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
