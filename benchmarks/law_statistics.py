@@ -1,7 +1,7 @@
 """How often the intervals and tests of docs/law.md are right: on runs of known truth, and on the paper's curves.
 
-    python benchmarks/law_statistics.py            # coverage, levels and power, some minutes
-    python benchmarks/law_statistics.py published  # what the published curves say, seconds
+    python benchmarks/law_statistics.py [coverage forms common ceilings] [--trials N]   # some minutes
+    python benchmarks/law_statistics.py published   # what the published curves say, seconds
 
 Prints the tables of docs/law.md. Runs are those of the tests (tests/unit/synthetic_runs.py): entropy falls from
 0.55 to 0.02 nats, accuracy lies on R = -0.21 exp(H) + 0.596 with AR(1) noise of 0.8 points.
@@ -150,19 +150,25 @@ def published():
     print(size.groupby("coefficient")[["intercept", "slope", "slope_low", "slope_high"]].first().round(3))
 
 
+SIMULATIONS = {table.__name__: table for table in (coverage, forms, common, ceilings)}
+
+
 def main():
     """Print the tables asked for."""
     logging.disable(logging.WARNING)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", default="simulations", choices=("simulations", "published"))
-    parser.add_argument("--trials", type=int, default=200, help="runs per row")
+    parser.add_argument(
+        "what", nargs="*", default=list(SIMULATIONS), help=f"published or {', '.join(SIMULATIONS)}"
+    )
+    parser.add_argument("--trials", type=int, default=100, help="runs or experiments per row")
     arguments = parser.parse_args()
-    if arguments.what == "published":
-        return published()
-    for table in (coverage, forms, common, ceilings):
-        print(f"{table.__name__}: {table.__doc__}\n", flush=True)
-        trials = arguments.trials if table in (coverage, common) else max(arguments.trials // 2, 1)
-        print(style.markdown(pd.DataFrame(table(trials)).fillna("").astype(str)), flush=True)
+    for name in arguments.what:
+        if name == "published":
+            published()
+            continue
+        print(f"{name}: {SIMULATIONS[name].__doc__}\n", flush=True)
+        rows = pd.DataFrame(SIMULATIONS[name](arguments.trials))
+        print(style.markdown(rows.fillna("").astype(str)), flush=True)
 
 
 if __name__ == "__main__":
