@@ -86,7 +86,9 @@ def make_frames(
                 points = {"step": step[::4], "entropy": entropy[::4], "accuracy": accuracy[::4]}
                 points |= {"predicted": accuracy[::4], "fitted": step[::4] <= 8}
                 for fraction in (0.15, 0.5):
-                    parts["forecast_points"].append(pd.DataFrame(names | FORWARD | {"fraction": fraction} | points))
+                    parts["forecast_points"].append(
+                        pd.DataFrame(names | FORWARD | {"fraction": fraction} | points)
+                    )
                 for fraction, left, reached in ((1 / 12, 0.4, 0.7), (1 / 3, 0.1, 0.9), (0.5, 0.0, 1.0)):
                     shares = {"entropy_left": left + 0.02 * seed, "accuracy_reached": reached}
                     parts["consumption"].append(names | {"fraction": fraction} | shares)
@@ -123,7 +125,16 @@ def make_frames(
         for name, rows in parts.items()
     }
     frames |= {"dynamics_summary": frames.pop("summary")}
-    return frames | {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
+    frames |= {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
+    return frames | {"comparison": comparison(frames["scores"])}
+
+
+def comparison(scores):
+    """Differences of every policy's scores to those of its base model."""
+    rows = scores[scores["method"] != "base"].drop(columns=["score", "samples"])
+    rows = rows.drop(columns=[name for name in rows if name.startswith("clean_")])
+    columns = {"reference": rows["model"], "reference_method": "base", "difference": 0.1, "p": 0.02}
+    return rows.assign(**columns, low=0.05, high=0.15)
 
 
 def size_law(runs):
