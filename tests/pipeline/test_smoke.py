@@ -330,6 +330,8 @@ def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
         "token_covariances": 3,
         "fit_law": 3,
         "entropy_dynamics": 3,
+        "published": 1,
+        "tabular": 1,
         "figure": 6,
         "table": 3,
         "report": 1,
