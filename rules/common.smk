@@ -84,6 +84,13 @@ def code(*parts):
     return digest.hexdigest()[:16]
 
 
+def launcher(compute):
+    """What starts a training's launchers: Slurm's srun, one on each node, where there are several."""
+    if compute.nodes == 1:
+        return ""
+    return f"srun --nodes={compute.nodes} --ntasks={compute.nodes} --ntasks-per-node=1 "
+
+
 def frames_of(item):
     """Analysis files that a figure or table is drawn from: those of the runs it shows."""
     runs = [run.name for run in PLAN.shown(item)]

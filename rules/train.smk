@@ -41,10 +41,12 @@ rule train:
         POLICY_ENVIRONMENT
     params:
         store=PATHS.store,
+        launcher=lambda wildcards: launcher(PLAN.run_config(wildcards.run).compute),
+        place=lambda wildcards: PLAN.run_config(wildcards.run).compute.summary,
     message:
-        "Training {wildcards.run}"
+        "Training {wildcards.run}: {params.place}"
     shell:
-        "python -m entropy_mechanism train"
+        "{params.launcher}python -m entropy_mechanism train"
         " --config {input.config:q} --model {input.model:q} --train-set {input.train_set:q}"
         " --validation {input.validation:q} --store {params.store:q} --metrics {output.metrics:q}"
         " --output {output.manifest:q} 2>&1 | tee {log:q}"

@@ -20,9 +20,11 @@ def load_policy(
 ) -> PreTrainedModel:
     """The causal language model in folder `path`, in evaluation mode on the CPU, its weights in `dtype`.
 
-    `attention` is one of `Compute.attention`. An `empty` model has no weights (they are on device meta), only what
-    its configuration determines: for a rank that is sent its share of them. Raises FileNotFoundError when there is no such folder and ValueError
-    when it holds no model, or when there is no such attention here.
+    `attention` is one of `Compute.attention`. An `empty` model is for a rank that is sent its share of the
+    weights: it has all that its configuration determines, and its weights are on device meta.
+
+    Raises FileNotFoundError when there is no such folder and ValueError when it holds no model, or when there is
+    no such attention here.
     """
     folder = _existing(path, "config.json", "a model")
     if not any(folder.glob("*.safetensors")):

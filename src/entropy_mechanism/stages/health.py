@@ -75,8 +75,8 @@ def _differences(
     for name, digest in main["inputs"].items():
         if other["inputs"].get(name) != digest:
             found.append(
-                f"{inputs[name]} is {other['inputs'].get(name) or 'not there'}, on node 0 {digest or 'not there'}; it "
-                "has to be the same file on all nodes"
+                f"{inputs[name]} is {other['inputs'].get(name) or 'missing'}, on node 0 {digest or 'missing'}; "
+                "it has to be the same file on all nodes"
             )
     lacking = [name for name, size in main["weights"].items() if other["weights"].get(name) != size]
     if lacking and other["inputs"].get("model"):

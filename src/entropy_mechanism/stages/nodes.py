@@ -117,14 +117,14 @@ def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: 
     """
     peers = Peers(place)
     mine = report() | {"node": place.rank, "launch": place.launch}
-    deadline, refusal = time.monotonic() + ARRIVAL, "nobody listens there"
+    deadline, answered, refusal = time.monotonic() + ARRIVAL, False, ""
     while not peers.links:
         stop.leave_if_asked(peers.name(place.rank))
         address = place.addresses[int(time.monotonic()) % len(place.addresses)]
         try:
             link = Link(socket.create_connection((address, place.port), timeout=5))
         except OSError as error:
-            refusal = error.strerror or str(error)
+            refusal = refusal if answered else error.strerror or str(error)
         else:
             link.send(kind="hello", **mine)
             answer = link.wait(30) or {}
@@ -133,7 +133,7 @@ def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: 
                 peers.links[0], peers.hosts[0] = link, answer["host"]
                 break
             link.close()
-            refusal = answer.get("text", "no answer of a launcher")
+            answered, refusal = True, str(answer.get("text", "no answer of a launcher"))
         if time.monotonic() > deadline:
             raise NodesError(
                 f"{peers.name(place.rank)}: node 0 cannot be reached at {' or '.join(place.addresses)}, port "
@@ -151,11 +151,10 @@ def await_word(peers: Peers, stop: StopRequest, kind: str) -> dict[str, Any] | N
     """On another node: node 0's message of this kind, or None when its verdict comes first, or it is gone."""
     link, deadline = peers.links[0], float("inf")
     while True:
-        for message in link.receive():
-            if message.get("kind") == "verdict":
-                peers.verdict = message
-            if message.get("kind") == kind:
-                return message
+        found = {message.get("kind"): message for message in link.receive()}
+        peers.verdict = found.get("verdict", peers.verdict)
+        if kind in found:
+            return found[kind]
         if peers.verdict or not link.open or time.monotonic() > deadline:
             return None
         if stop() and deadline == float("inf"):

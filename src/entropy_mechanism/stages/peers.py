@@ -42,7 +42,7 @@ class Link:
         options = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 60_000}
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in options.items():
-            if hasattr(socket, name):
+            with contextlib.suppress(AttributeError, OSError):  # not every system has each
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     @property
