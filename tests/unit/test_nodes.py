@@ -8,9 +8,10 @@ import pytest
 from test_training import config_for
 
 from entropy_mechanism.config import Compute, ConfigError
+from entropy_mechanism.resources import host_bytes
 from entropy_mechanism.shapes import PUBLISHED
 from entropy_mechanism.stages import health, nodes, train
-from entropy_mechanism.stages.health import faults, host_bytes
+from entropy_mechanism.stages.health import faults
 from entropy_mechanism.stages.nodes import await_word, find_place, first_host, join, lead, leave
 from entropy_mechanism.stages.peers import Link, NodesError, Peers, Place
 

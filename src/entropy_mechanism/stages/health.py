@@ -12,10 +12,9 @@ from typing import Any
 from entropy_mechanism import files, memory
 from entropy_mechanism.config import RunConfig
 from entropy_mechanism.models import manifest
+from entropy_mechanism.resources import host_bytes
 from entropy_mechanism.shapes import Shape, from_folder
 
-PROCESS = 3 * memory.GIB
-"""Main memory of a rank beside what it computes with: torch, CUDA, libraries, the rollout's tokens."""
 _PACKAGES = ("torch", "transformers", "accelerate", "vllm")
 
 
@@ -45,22 +44,6 @@ def faults(
     main = reports[0]
     return [_differences(main, other, inputs, store) + _lacks(other, run, inputs, index == 0)
             for index, other in enumerate(reports)]  # fmt: skip
-
-
-def host_bytes(run: RunConfig, shape: Shape, main: bool) -> float:
-    """Main memory that a node needs, bytes; `main` is the one that writes checkpoints. Sums: docs/hpc.md."""
-    compute, weights = run.compute, 4.0 * shape.parameters
-    trained = 2 if run.advantage.estimator == "prime" else 1
-    if compute.sharding == "full" and compute.ranks > 1:
-        # One rank reads, twice where there is a copy; the same one gathers weights and moments for a checkpoint.
-        peak = max(2 * weights, 3 * weights * trained) if main else 0.0
-        resident = 4 * weights * trained / compute.nodes if compute.offload == "cpu" else 0.0
-    else:
-        peak, resident = max(weights * compute.ranks_per_node, 3 * weights * trained * main), 0.0
-    if compute.engine == "vllm":  # one copy asleep for each engine, in the compute type
-        size = 4 if run.training.dtype == "float32" else 2
-        resident += size * shape.parameters * compute.ranks_per_node / compute.tensor_parallel
-    return peak + resident + PROCESS * compute.ranks_per_node
 
 
 def _differences(
