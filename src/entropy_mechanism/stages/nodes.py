@@ -115,7 +115,7 @@ def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: 
 
     Raises NodesError when node 0 cannot be reached; SystemExit when stopped before that.
     """
-    peers = Peers(place)
+    peers = Peers(place, hosts={place.rank: os.uname().nodename})
     mine = report() | {"node": place.rank, "launch": place.launch}
     deadline, answered, refusal = time.monotonic() + ARRIVAL, False, ""
     while not peers.links:
