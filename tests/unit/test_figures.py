@@ -75,8 +75,11 @@ def one_run(frames):
     """The rows of one GRPO run, which has no spread and nothing to be compared with."""
     run = "tiny--chains--grpo--s0"
     keys = {"run": [run], "policy": [run], "model": ["tiny"]}
-    chosen = {name: next(key for key in keys if key in frame) for name, frame in frames.items()}
-    return {name: frame[frame[chosen[name]].isin(keys[chosen[name]])] for name, frame in frames.items()}
+    chosen = {name: next((key for key in keys if key in frame), None) for name, frame in frames.items()}
+    return {
+        name: frame[frame[key].isin(keys[key])] if (key := chosen[name]) else frame
+        for name, frame in frames.items()
+    }
 
 
 def without_measurements(frames):
