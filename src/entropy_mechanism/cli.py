@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
+    add("plan", "stages.plan", "print_plan", "what an experiment would run, and what that is expected to cost",
+        EXPERIMENT, ("--gpus", {"type": int, "default": None, "metavar": "N",
+                                "help": "GPUs, or cores, of the wall time; by default those of the largest run"}),
+        ("--gpu", {"choices": ("a100", "h100"), "default": "h100", "help": "kind of GPU"}),
+        ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
+                         "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
+        ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     track = ("tracking.follow",)
     add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",
