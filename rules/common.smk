@@ -1,5 +1,6 @@
 # Helpers of the rules; everything with logic is in the package.
 import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_u
 ON_GPU = any(EXPERIMENT.compute_of(name).device == "cuda" for name in PLAN.models)
 POLICY_ENVIRONMENT = f"../envs/{'gpu' if ON_GPU else 'cpu'}.yaml"
 
-FIGURE_FILES = ("pdf", "png", "csv", "json")
+FIGURE_FILES = ("pdf", "png", "svg", "csv", "json")
 TABLE_FILES = ("csv", "md", "json")
 BENCHMARKS = EXPERIMENT.evaluation.benchmarks
 
@@ -104,6 +105,23 @@ def frames_of(item):
         else:
             files += [PATHS.analysis(kind, run) for run in runs]
     return files
+
+
+def drawn(place, suffixes, shown, category):
+    """Files of a figure or table; the one with suffix `shown` also stands in `snakemake --report`.
+
+    Its title and caption there are those of its json file, which is the last of them.
+    """
+
+    def labels(wildcards):
+        description = Path(place("json", wildcards[0])).read_text(encoding="utf-8")
+        return {"name": wildcards[0], "title": json.loads(description)["title"]}
+
+    caption = "../workflow/report/described.rst"
+    files = {suffix: place(suffix) for suffix in suffixes}
+    if shown in files:
+        files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
+    return list(files.values())
 
 
 def studies():

@@ -32,8 +32,25 @@ from entropy_mechanism.settings import (
 BASE = "base"
 """Method name of a policy that was not trained: the base model itself."""
 
-FigureName = Literal["fig01", "fig02", "fig03", "fig05", "fig08", "fig11"]
-TableName = Literal["table1", "table2", "comparison"]
+FigureName = Literal[
+    "fig01",
+    "fig02",
+    "fig03",
+    "fig04",
+    "fig05",
+    "fig06",
+    "fig07",
+    "fig08",
+    "fig09",
+    "fig10",
+    "fig11",
+    "fig12",
+    "fig13",
+    "fig14",
+    "theory",
+    "entropy_change",
+]
+TableName = Literal["table1", "table2", "selection", "comparison", "covariance_grid"]
 SCORED = ("table2", "comparison")
 """Tables of benchmark scores."""
 

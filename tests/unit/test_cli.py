@@ -36,7 +36,7 @@ def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage
 
 
 @pytest.mark.parametrize(
-    "stage", [name for name in STAGES if not re.match(r"track|audit|schema|render|memory", name)]
+    "stage", [name for name in STAGES if not re.match(r"track|audit|schema|render|memory|tabular", name)]
 )
 def test_help_of_a_stage_names_its_outputs_and_inputs(capsys, stage):
     _, text, _ = run(capsys, stage, "--help")
@@ -152,6 +152,7 @@ def test_a_failing_command_prints_no_traceback_and_exits_with_status_1(tmp_path)
     config = tmp_path / "run.yaml"
     config.write_text("seed: one\n")
     base = [sys.executable, "-m", "entropy_mechanism", "collect-curves", "--metrics", absent, "--source", absent]
+    base += ["--train-set", absent]
     outputs = ["--runs", tmp_path / "runs", "--curves", tmp_path / "curves", "--results", tmp_path]
     result = subprocess.run([*base, "--config", config, *outputs], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from figure_frames import FINAL, METHODS, A, B, empty, make_frames
 
 from entropy_mechanism.figures import (
     fig01,
@@ -22,103 +23,6 @@ from entropy_mechanism.figures import (
     table2,
 )
 
-METHODS = ("grpo", "clip-higher", "clip-cov", "kl-cov", "on-policy")
-FINAL = {"grpo": 0.03, "clip-higher": 0.10, "clip-cov": 0.13, "kl-cov": 0.20, "on-policy": 0.05}
-A, B = 0.55, 1.45
-
-
-def make_frames(models=("tiny",), seeds=(0,), methods=METHODS, steps=40, final=FINAL):
-    """Analysis frames of an invented experiment: H decays exponentially and R = -A exp(H) + B exactly."""
-    names = "curves token_covariances law forecasts forecast_points consumption dynamics summary runs scores"
-    parts = {name: [] for name in names.split()}
-    step = np.arange(steps + 1)
-    for size, model in enumerate(models, start=1):
-        for number, method in enumerate(methods):
-            for seed in seeds:
-                updates = 1 if method == "on-policy" else 4
-                names = {
-                    "run": f"{model}--chains--{method}--s{seed}",
-                    "model": model,
-                    "method": method,
-                    "seed": seed,
-                }
-                placed = names | {"train_set": "chains", "updates_per_rollout": updates}
-                end = final[method] * (1 + 0.1 * seed)
-                entropy = end + (0.5 - end) * np.exp(-step / 6)
-                accuracy = np.where(step % 4 == 0, -A * np.exp(entropy) + B, np.nan)
-                curve = {
-                    "step": step,
-                    "gradient_steps": step * updates,
-                    style.ENTROPY: entropy,
-                    style.ACCURACY: accuracy,
-                }
-                curve |= {"length/mean": 16 + 0.1 * step, "covariance/mean": np.where(step < 36, 0.01, -0.01)}
-                parts["curves"].append(pd.DataFrame(placed | curve))
-                top = {
-                    f"covariance/top_{share}": (1 - share) * (seed + 1)
-                    for share in (0.0002, 0.002, 0.02, 0.2, 0.5)
-                }
-                first = {"step": 0, "covariance/mean": 0.01} | top
-                later = {"step": 1, "covariance/mean": 9.0} | dict.fromkeys(top, 9.0)
-                parts["token_covariances"] += [placed | first, placed | later]
-                law = {"a": A, "b": B, "ceiling": B - A, "rmse": 0.01 + 0.01 * seed, "r2": 0.99, "points": 11}
-                parts["law"].append(placed | law)
-                predicted = names | {"predictor": "exponential", "direction": "forward"}
-                nines = dict.fromkeys(("a", "b", "rmse", "final_error"), 9.0)
-                parts["forecasts"] += [
-                    predicted | {"fraction": 0.15, "a": A, "b": B, "rmse": 0.02, "final_error": -0.03},
-                    predicted | {"fraction": 0.5} | nines,
-                    predicted | {"fraction": 0.15, "predictor": "linear"} | nines,
-                    predicted | {"fraction": 0.15, "direction": "reversed"} | nines,
-                ]
-                points = {"step": step[::4], "entropy": entropy[::4], "accuracy": accuracy[::4]}
-                points |= {"predicted": accuracy[::4], "fitted": step[::4] <= 8}
-                for fraction in (0.15, 0.5):
-                    parts["forecast_points"].append(pd.DataFrame(predicted | {"fraction": fraction} | points))
-                for fraction, left, reached in ((1 / 12, 0.4, 0.7), (1 / 3, 0.1, 0.9), (0.5, 0.0, 1.0)):
-                    shares = {"entropy_left": left + 0.02 * seed, "accuracy_reached": reached}
-                    parts["consumption"].append(names | {"fraction": fraction} | shares)
-                series = {"covariance": 0.02, "minus_entropy_difference": 0.05}
-                series |= {f"group_accuracy={k / 8:g}": 0.01 * k for k in range(1, 8)}
-                for name, scale in series.items():
-                    value = scale * np.exp(-step / 10)
-                    band = {"value": value, "smooth": value, "low": value - 0.001, "high": value + 0.001}
-                    band |= {"series": name, "step": step, "gradient_steps": step * updates}
-                    recorded = (name != "minus_entropy_difference") & (step < steps)
-                    band["source"] = np.where(recorded, "records", "logged")
-                    parts["dynamics"].append(pd.DataFrame(names | band))
-                parts["summary"].append(names | {"steps": steps, "positive_share": 0.9, "pearson": 0.8})
-                sizes = {
-                    "non_embedding_parameters": 1000 * size,
-                    "steps": steps,
-                    "gradient_steps": steps * updates,
-                }
-                parts["runs"].append(placed | sizes | {"seconds": 60.0})
-                scores = {
-                    "easy": 0.80 + 0.02 * number + 0.1 * seed,
-                    "hard": 0.50 - 0.02 * number,
-                    "pooled": 0.6,
-                    "macro": 0.65,
-                }
-                parts["scores"] += [
-                    score_row(names["run"], names, bench, score) for bench, score in scores.items()
-                ]
-        base = {"model": model, "method": "base", "seed": np.nan}
-        parts["scores"] += [score_row(model, base, bench, 0.2) for bench in ("easy", "hard", "pooled", "macro")]
-    frames = {
-        name: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
-        for name, rows in parts.items()
-    }
-    return frames | {"dynamics_summary": frames.pop("summary")}
-
-
-def score_row(policy, names, benchmark, score):
-    keys = {"model": names["model"], "method": names["method"], "seed": names["seed"], "policy": policy}
-    keys["train_set"] = None if names["method"] == "base" else "chains"
-    numbers = {"problems": 100, "samples": 100, "score": score, "low": score - 0.05, "high": score + 0.05}
-    clean = {f"clean_{name}": value for name, value in numbers.items()}
-    return keys | {"benchmark": benchmark, "protocol": "greedy"} | numbers | clean
-
 
 @pytest.fixture(scope="module")
 def frames():
@@ -129,10 +33,6 @@ def frames():
 def many():
     models = ("tiny-s", "tiny-l", "qwen2.5-7b", "mistral-24b")
     return make_frames(models, seeds=(0, 1), methods=("grpo", "kl-cov"), steps=24)
-
-
-def empty(frames):
-    return {name: frame.iloc[:0] for name, frame in frames.items()}
 
 
 @pytest.mark.parametrize("name", registry.FIGURES)
@@ -241,8 +141,8 @@ def test_fig03_draws_dots_and_the_fitted_law_per_family(many):
     for mark in ("dot", "fit"):  # the invented dots lie on the law
         here = style.by(ours, mark=mark)
         np.testing.assert_allclose(here["y"], 100 * (-A * np.exp(here["x"]) + B))
-    for _, run in ours.groupby("run"):
-        dots, fit = style.by(run, mark="dot")["x"], style.by(run, mark="fit")["x"]
+    for _, model in ours.groupby("series"):
+        dots, fit = style.by(model, mark="dot")["x"], style.by(model, mark="fit")["x"]
         assert (dots.min(), dots.max()) == pytest.approx((fit.min(), fit.max()))
     assert set(style.by(drawn, source="paper")["panel"]) == {"Qwen"}  # the same models, so comparable
 
@@ -258,7 +158,7 @@ def test_fig02_averages_over_runs_and_shows_the_printed_values(many):
 
 
 def test_fig05_separates_fitted_from_predicted_points_at_15_percent(frames):
-    drawn = fig05.data(frames)
+    drawn = style.by(fig05.data(frames), source="ours")
     fitted, predicted = (style.by(drawn, mark=mark)["x"] for mark in ("fitted", "predicted"))
     assert (len(fitted), len(predicted)) == (3, 8)
     solid, dashed = (style.by(drawn, mark=mark)["x"] for mark in ("fit", "forecast"))
@@ -278,16 +178,16 @@ def test_fig08_shows_the_on_policy_run_and_three_difficulties(frames):
     np.testing.assert_allclose(loss["y"], 0.05 * np.exp(-np.arange(41) / 10))
     covariance = style.by(ours, series="covariance")
     np.testing.assert_allclose(covariance["y"], 0.02 * np.exp(-np.arange(40) / 10))  # the last step has no records
-    assert fig08.on_policy_run(make_frames(methods=("grpo",), steps=8)) is None
+    assert fig08.on_policy_runs(make_frames(methods=("grpo",), steps=8)) == []
 
 
 def test_fig08_shows_only_runs_with_token_records():
     frames = make_frames(methods=("on-policy",), seeds=(0, 1), steps=8)
     dynamics = frames["dynamics"]
     dynamics["source"] = dynamics["source"].where(dynamics["seed"] == 1, "logged")
-    assert fig08.on_policy_run(frames) == "tiny--chains--on-policy--s1"
+    assert fig08.on_policy_runs(frames) == ["tiny--chains--on-policy--s1"]
     frames["dynamics"] = dynamics.assign(source="logged")
-    assert fig08.on_policy_run(frames) is None
+    assert fig08.on_policy_runs(frames) == []
     assert fig08.data(frames).empty
 
 
@@ -296,8 +196,10 @@ def test_fig11_compares_the_methods_of_one_model(frames):
     ours = style.by(drawn, source="ours")
     assert set(ours["series"]) == set(fig11.METHODS)
     entropy = style.by(ours, panel="tiny / entropy", series="kl-cov")
-    np.testing.assert_allclose(entropy["y"], 0.2 + 0.3 * np.exp(-np.arange(41) / 6))
-    assert set(style.by(drawn, source="paper")["panel"].str.split(" / ").str[0]) == {"qwen2.5-7b"}
+    np.testing.assert_allclose(
+        entropy["y"], FINAL["kl-cov"] + (0.5 - FINAL["kl-cov"]) * np.exp(-np.arange(41) / 6)
+    )
+    assert set(style.by(drawn, source="paper")["panel"].str.split(" / ").str[0]) == {"qwen2.5-7b", "qwen2.5-32b"}
 
 
 def test_steps_that_not_every_seed_has_are_left_out():

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 COLUMNS = ("id", "source", "problem", "answer", "tests", "repeats", "metadata")
 _LATER = {"tests": "", "repeats": 1}
@@ -69,6 +71,15 @@ def from_frame(frame: pd.DataFrame, origin: str = "the table") -> list[Problem]:
         texts = (str(row.id), str(row.source), str(row.problem), str(row.answer))
         problems.append(Problem(*texts, metadata, str(row.tests), int(row.repeats)))
     return problems
+
+
+def task(path: Path) -> Literal["math", "code"]:
+    """What a file of problems asks for: `code` when any of them is graded by tests, else `math`."""
+    with pq.ParquetFile(path) as file:
+        if "tests" not in file.schema_arrow.names:  # see _LATER
+            return "math"
+        batches = file.iter_batches(columns=["tests"])
+        return "code" if any(any(batch["tests"].to_pylist()) for batch in batches) else "math"
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -1,22 +1,22 @@
-"""Fig 1: entropy is spent for accuracy. Left: both against gradient steps. Right: one against the other."""
+"""Fig 1: entropy is spent for accuracy. Above: both against gradient steps. Below: one against the other."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import fig03, published, registry, style
+from . import law_panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig01"].inputs
 TITLE = "Entropy is spent for accuracy"
 CAPTION = (
-    "Left: policy entropy (nats per token) and validation accuracy (%) of GRPO against gradient steps, "
-    "for the largest model; with several seeds the line is their mean and the band their range. Faint "
-    "dotted: the paper's curves, stretched along both axes so that they begin and end where ours do; only "
-    "their shape compares. Right: accuracy against entropy for every model, with the fits of R = -a "
-    "exp(H) + b (lines); grey: the published fits of Qwen2.5 0.5B to 32B in the same units, on another "
-    "task. The paper's Fig 1 shows entropy falling from about 0.5 to 0.02 nats while accuracy rises from "
-    "about 21 to 39 %, most of both early on."
+    "Above: policy entropy (nats per token) and validation accuracy (%) of GRPO against gradient steps, for the "
+    "largest model; with several seeds the line is their mean and the band their range. Faint dotted: the paper's "
+    "curves, stretched along both axes so that they begin and end where ours do; only their shape compares. "
+    "Below: accuracy against entropy for every model on mathematics, with the fits of R = -a exp(H) + b (lines); "
+    "grey: the published fits of Qwen2.5 0.5B to 32B in the same units, on other tasks. The paper's Fig 1 shows "
+    "entropy falling from about 0.5 to 0.02 nats while accuracy rises from about 21 to 39 %, most of both early "
+    "on."
 )
 TRAINING, LAW = "training", "law"
 QUANTITIES = {
@@ -28,40 +28,30 @@ QUANTITIES = {
 def _stretched(curve: pd.DataFrame, ours: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The published curve with its first and last point moved onto ours: x and y, each by one linear map."""
     step, value = (curve[name].to_numpy(float) for name in ("step", "value"))
-    x, y = ours["gradient_steps"].to_numpy(float), ours["mean"].to_numpy(float)
+    x, y = ours["x"].to_numpy(float), ours["y"].to_numpy(float)
     share, reached = (step - step[0]) / (step[-1] - step[0]), (value - value[0]) / (value[-1] - value[0])
     return x[0] + share * (x[-1] - x[0]), y[0] + reached * (y[-1] - y[0])
 
 
 def _training_rows(frames: style.Frames) -> pd.DataFrame:
-    curves = style.largest_model(style.of_method(frames["curves"]), frames["runs"])
     parts = []
+    shown = series.one_setting(style.of_method(series.measured(frames, "curves", style.ENTROPY)), frames)
     for quantity, (column, unit, name, _, published_name) in QUANTITIES.items():
-        series = style.over_seeds(curves, column)
-        if len(series) < 2:
+        names = {"panel": TRAINING, "series": quantity, "y_name": name}
+        ours = series.lines(series.measured({"curves": shown}, "curves", column), column, unit, **names)
+        if len(ours) < 2:
             continue
-        names = {"panel": TRAINING, "series": quantity, "x_name": style.GRADIENT_STEPS, "y_name": name}
-        names["run"] = " ".join(sorted(set(curves["run"])))
-        parts.append(
-            style.rows(
-                mark="line",
-                x=series["gradient_steps"],
-                y=unit * series["mean"],
-                low=unit * series["low"],
-                high=unit * series["high"],
-                **names,
-            )
-        )
         paper = published.load("fig01_left").groupby("quantity").get_group(published_name).sort_values("step")
-        x, y = _stretched(paper, series)
-        parts.append(style.rows(mark="line", x=x, y=unit * y, **names | {"source": "paper, stretched", "run": ""}))
+        x, y = _stretched(paper, ours)
+        stretched = {"mark": "line", "x_name": style.GRADIENT_STEPS, "source": "paper, stretched"}
+        parts += [ours, style.rows(x=x, y=y, **names, **stretched)]
     return style.stack(parts)
 
 
 def data(frames: style.Frames) -> pd.DataFrame:
     """Panel `training`: means over seeds, ranges, stretched published curves. Panel `law`: as in Fig 3."""
-    law = fig03.law_rows(frames, lambda model: LAW)
-    return style.stack([_training_rows(frames), law, *([fig03.published_rows(LAW)] if len(law) else [])])
+    law = law_panels.by_family(frames, "math").assign(panel=LAW)
+    return style.stack([_training_rows(frames), law, *([law_panels.published_rows(LAW)] if len(law) else [])])
 
 
 def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
@@ -84,21 +74,22 @@ def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
 
 @style.styled
 def draw(frames: style.Frames) -> Figure:
-    """Two panels over two columns."""
+    """Two panels below each other over one column."""
     drawn = data(frames)
-    figure = Figure(figsize=(style.TWO_COLUMNS, 2.5))
-    training, law = figure.subplots(1, 2)
+    figure = Figure(figsize=(style.ONE_COLUMN, 4.4))
+    training, law = figure.subplots(2, 1, gridspec_kw={"height_ratios": [1, 1.15]})
     rows = style.by(drawn, panel=TRAINING)
     if len(set(rows["series"])) == len(QUANTITIES):
         _draw_training(training, rows)
-        model = style.largest_model(style.of_method(frames["curves"]), frames["runs"])["model"].iloc[0]
-        training.set_title(f"GRPO, {style.model_label(model)}")
+        shown = series.one_setting(style.of_method(series.measured(frames, "curves", style.ENTROPY)), frames)
+        training.set_title(f"GRPO, {style.model_label(shown['model'].iloc[0])}")
     else:
         style.message(training, "No GRPO run has two validations.")
     rows = style.by(drawn, panel=LAW)
     if rows.empty:
-        style.message(law, "No GRPO run has validation accuracies.")
+        style.message(law, "No GRPO run on mathematics has\nvalidation accuracies.")
     else:
-        fig03.draw_law(law, rows, style.size_looks(frames["runs"]), "paper, Qwen2.5 0.5B–32B")
+        looks = series.setting_looks(series.baseline_points(frames, "math"), frames)
+        law_panels.draw_law(law, rows, looks, law_panels.PAPER_FITS)
         law.set_title("Accuracy against entropy, with fits")
     return figure

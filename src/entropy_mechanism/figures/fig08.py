@@ -1,23 +1,23 @@
-"""Fig 8: covariance drives entropy. Left: covariance and entropy loss. Right: by prompt difficulty."""
+"""Fig 8: covariance drives entropy: covariance and entropy loss, and covariance by prompt difficulty."""
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import published, registry, style
+from . import published, registry, series, style
 
 INPUTS = registry.FIGURES["fig08"].inputs
 TITLE = "Covariance and the change of entropy"
 CAPTION = (
-    "A strictly on-policy GRPO run (one update per rollout, largest model, first seed). Left: group-wise "
-    "covariance of log-probability and probability times advantage, and minus the step-wise entropy "
-    "difference, which first-order theory makes proportional; smoothed, with bands; the two axes share "
-    "their zero. Right: the covariance of prompts answered rightly in few, half and most of their "
-    "samples. Covariances are computed from the records of every response token, at the steps that keep "
-    "them. Below: the paper's Fig 8 (Qwen2.5-7B), where covariance is positive, follows the entropy "
-    "loss and is larger for easier prompts. Units are the same, the sizes depend on step size and task "
-    "and do not compare."
+    "Strictly on-policy GRPO (one update per rollout, largest model). First: group-wise covariance of "
+    "log-probability and probability times advantage, and minus the step-wise entropy difference, which "
+    "first-order theory makes proportional; the two axes share their zero. Second: the covariance of prompts "
+    "answered rightly in few, half and most of their samples. Lines are smoothed; bands are those of the "
+    "smoothing, or with several seeds their range around the mean. Covariances are computed from the records of "
+    "every response token, at the steps that keep them. Third and fourth: the paper's Fig 8 (Qwen2.5-7B), where "
+    "covariance is positive, follows the entropy loss and is larger for easier prompts. Units are the same, the "
+    "sizes depend on step size and task and do not compare."
 )
 LEFT = {
     "covariance": ("Covariance", style.COVARIANCE_COLOUR, "-"),
@@ -28,9 +28,13 @@ GROUP = "group_accuracy="
 RECORDS = "records"  # `source` of values that come from token records
 
 
-def on_policy_run(frames: style.Frames) -> str | None:
-    """The run to show: one update per rollout, token records, GRPO, largest model, lowest seed; None without."""
-    runs, dynamics = frames["runs"], frames["dynamics"]
+def on_policy_runs(frames: style.Frames) -> list[str]:
+    """The runs to show: all seeds of one model, training set and method with one update per rollout and records.
+
+    Plain GRPO before other methods, then as `series.one_setting` chooses; empty when there is none.
+    """
+    runs = series.need(frames, "runs", "run", "model", "train_set", "method", "seed", "updates_per_rollout")
+    dynamics = series.need(frames, "dynamics", "run", "source")
     recorded = dynamics.loc[dynamics["source"] == RECORDS, "run"]
     runs = runs[(runs["updates_per_rollout"] == 1) & runs["run"].isin(recorded)]
     plain = [
@@ -38,8 +42,9 @@ def on_policy_run(frames: style.Frames) -> str | None:
         for method in runs["method"]
     ]
     runs = runs[plain] if any(plain) else runs
-    runs = style.largest_model(runs, frames["runs"]).sort_values(["seed", "run"])
-    return None if runs.empty else str(runs["run"].iloc[0])
+    runs = series.one_setting(runs, frames)
+    first = style.method_order(runs["method"])[:1]
+    return list(runs[runs["method"].isin(first)].sort_values(["seed", "run"])["run"])
 
 
 def _shown(accuracies: list[float]) -> list[float]:
@@ -48,34 +53,23 @@ def _shown(accuracies: list[float]) -> list[float]:
 
 
 def data(frames: style.Frames) -> pd.DataFrame:
-    """Panels `left` and `right`, ours and the paper's, against gradient steps."""
-    run = on_policy_run(frames)
-    if run is None:
-        return style.stack([])
-    dynamics = frames["dynamics"]
-    dynamics = dynamics[dynamics["run"] == run].dropna(subset=["smooth"])
+    """Panels `left` (above) and `right` (below), ours and the paper's, against gradient steps."""
+    runs = on_policy_runs(frames)
+    columns = ("run", "series", "step", "gradient_steps", "source", "smooth", "low", "high")
+    dynamics = series.need(frames, "dynamics", *columns)
+    dynamics = dynamics[dynamics["run"].isin(runs)].dropna(subset=["smooth"])
     dynamics = dynamics[(dynamics["source"] == RECORDS) | (dynamics["series"] == "minus_entropy_difference")]
     groups = [name for name in dynamics["series"].unique() if name.startswith(GROUP)]
     shown = {GROUP + f"{k:g}" for k in _shown([float(name.removeprefix(GROUP)) for name in groups])}
     parts = []
-    for series, curve in dynamics.groupby("series"):
-        if series in LEFT or GROUP + f"{float(series.removeprefix(GROUP)):g}" in shown:
-            curve = curve.sort_values("step")
-            name = LEFT[series][0] if series in LEFT else "Covariance"
-            parts.append(
-                style.rows(
-                    panel="left" if series in LEFT else "right",
-                    series=series,
-                    run=run,
-                    mark="line",
-                    x_name=style.GRADIENT_STEPS,
-                    x=curve["gradient_steps"],
-                    y_name=name,
-                    y=curve["smooth"],
-                    low=curve["low"],
-                    high=curve["high"],
-                )
-            )
+    for name, curves in dynamics.groupby("series"):
+        if name in LEFT or GROUP + f"{float(name.removeprefix(GROUP)):g}" in shown:
+            panel, y_name = ("left", LEFT[name][0]) if name in LEFT else ("right", "Covariance")
+            lines = series.lines(curves, "smooth", 1, panel=panel, series=name, y_name=y_name)
+            if curves["run"].nunique() == 1:  # the band of its smoothing
+                curves = curves.sort_values("step")
+                lines = lines.assign(low=curves["low"].to_numpy(float), high=curves["high"].to_numpy(float))
+            parts.append(lines)
     return style.stack([*parts, *_published_rows()]) if parts else style.stack([])
 
 
@@ -84,15 +78,15 @@ def _published_rows() -> list[pd.DataFrame]:
     left = [
         style.rows(
             panel="left",
-            series=series,
-            y_name=LEFT[series][0],
+            series=name,
+            y_name=LEFT[name][0],
             x=curve["step"],
             y=curve["value"],
             low=curve["low"],
             high=curve["high"],
             **names,
         )
-        for series, curve in published.load("fig08_left").groupby("quantity")
+        for name, curve in published.load("fig08_left").groupby("quantity")
     ]
     right = [
         style.rows(
@@ -110,8 +104,8 @@ def _published_rows() -> list[pd.DataFrame]:
 
 def _draw_left(axes: Axes, drawn: pd.DataFrame) -> None:
     sides = (axes, style.second_axis(axes, *(colour for _, colour, _ in LEFT.values())))
-    for side, (series, (name, colour, dashes)) in zip(sides, LEFT.items(), strict=True):
-        curve = style.by(drawn, series=series)
+    for side, (key, (name, colour, dashes)) in zip(sides, LEFT.items(), strict=True):
+        curve = style.by(drawn, series=key)
         style.band(side, curve, colour)
         side.plot(curve["x"], curve["y"], color=colour, linestyle=dashes)
         side.set_ylabel(name)
@@ -121,8 +115,8 @@ def _draw_left(axes: Axes, drawn: pd.DataFrame) -> None:
 
 def _draw_right(axes: Axes, drawn: pd.DataFrame) -> None:
     shade = matplotlib.colormaps["cividis"]
-    for series, curve in drawn.groupby("series", sort=True):
-        accuracy = float(series.removeprefix(GROUP))
+    for name, curve in drawn.groupby("series", sort=True):
+        accuracy = float(name.removeprefix(GROUP))
         colour = matplotlib.colors.to_hex(shade(0.9 * accuracy))
         style.band(axes, curve, colour)
         axes.plot(curve["x"], curve["y"], color=colour, label=f"{accuracy:.3g}")
@@ -133,31 +127,25 @@ def _draw_right(axes: Axes, drawn: pd.DataFrame) -> None:
 
 @style.styled
 def draw(frames: style.Frames) -> Figure:
-    """Ours above, the paper's below, over two columns."""
+    """Ours above, the paper's below, over one column."""
     drawn = data(frames)
     if drawn.empty:
-        figure = Figure(figsize=(style.TWO_COLUMNS, 1.6))
-        style.message(
-            figure.add_subplot(),
-            "This experiment has no strictly on-policy run (one update per rollout) with token records.",
-        )
-        return figure
-    figure = Figure(figsize=(style.TWO_COLUMNS, 4.1))
-    grid = figure.subplots(2, 2, gridspec_kw={"height_ratios": [1.25, 1]})
-    model = frames["runs"].set_index("run").at[on_policy_run(frames), "model"]
-    for (left, right), source, name in zip(
-        grid, ("ours", "paper"), (f"{style.model_label(model)}, on-policy", "Paper, Qwen2.5-7B"), strict=True
-    ):
-        for axes, panel, draw_panel in ((left, "left", _draw_left), (right, "right", _draw_right)):
-            rows = style.by(drawn, panel=panel, source=source)
-            if rows.empty:
-                style.message(axes, "not measured")
-                continue
-            draw_panel(axes, rows)
-            axes.set_xlabel(style.GRADIENT_STEPS)
-            axes.set_title(
-                f"{name}: " + ("covariance and entropy loss" if panel == "left" else "by group accuracy")
-            )
-        if right.axison:
-            right.legend(title="group accuracy", ncols=3, loc="upper right", title_fontsize=6.5)
+        text = "This experiment has no strictly on-policy run\n(one update per rollout) with token records."
+        return style.empty_figure(text)
+    figure = Figure(figsize=(style.ONE_COLUMN, 6.6))
+    grid = figure.subplots(4, 1, gridspec_kw={"height_ratios": [1.2, 1.1, 1, 1]})
+    model = frames["runs"].set_index("run").at[on_policy_runs(frames)[0], "model"]
+    panels = [(source, panel) for source in ("ours", "paper") for panel in ("left", "right")]
+    for axes, (source, panel) in zip(grid, panels, strict=True):
+        rows = style.by(drawn, panel=panel, source=source)
+        if rows.empty:
+            style.message(axes, "not measured")
+            continue
+        (_draw_left if panel == "left" else _draw_right)(axes, rows)
+        name = f"{style.model_label(model)}, on-policy" if source == "ours" else "Paper, Qwen2.5-7B"
+        axes.set_title(f"{name}: " + ("covariance and entropy loss" if panel == "left" else "by group accuracy"))
+        if panel == "right":
+            axes.legend(title="group accuracy", ncols=3, loc="upper right", title_fontsize=6.5)
+    grid[-1].set_xlabel(style.GRADIENT_STEPS)
+    grid[1].set_xlabel(style.GRADIENT_STEPS)
     return figure

@@ -18,16 +18,28 @@ class Entry:
 
 FIGURES = {
     "fig01": Entry("fig01", ("curves", "law", "runs")),
-    "fig02": Entry("fig02", ("consumption",)),
+    "fig02": Entry("fig02", ("consumption", "runs")),
     "fig03": Entry("fig03", ("curves", "law", "runs")),
+    "fig04": Entry("fig04", ("curves", "law", "runs")),
     "fig05": Entry("fig05", ("forecasts", "forecast_points", "runs")),
+    "fig06": Entry("fig06", ("curves", "law", "runs", "common_law")),
+    "fig07": Entry("fig07", ("size_law", "runs")),
     "fig08": Entry("fig08", ("dynamics", "runs")),
+    "fig09": Entry("fig09", ("curves", "runs")),
+    "fig10": Entry("fig10", ("curves", "runs")),
     "fig11": Entry("fig11", ("curves", "runs")),
+    "fig12": Entry("fig12", ("curves", "runs")),
+    "fig13": Entry("fig13", ("curves", "law", "runs")),
+    "fig14": Entry("fig14", ("curves", "law", "runs")),
+    "theory": Entry("theory", ("tabular", "counterexamples")),
+    "entropy_change": Entry("entropy_change", ("entropy_change", "dynamics_summary", "curves", "runs")),
 }
 TABLES = {
     "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
+    "selection": Entry("selection", ("curves", "scores", "runs")),
     "comparison": Entry("comparison", ("comparison", "runs")),
+    "covariance_grid": Entry("covariance_grid", ("dynamics_summary", "runs")),
 }
 
 

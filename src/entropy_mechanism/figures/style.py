@@ -117,11 +117,12 @@ def save(figure: Figure, path: Path | str) -> None:
 
 @dataclass(frozen=True)
 class Look:
-    """Label, colour and marker of one series."""
+    """Label, colour, marker and line style of one series."""
 
     label: str
     colour: str
     marker: str
+    dashes: str = "-"
 
 
 # Okabe-Ito colours; markers repeat what the colour says, for grey printers.
@@ -134,22 +135,25 @@ METHODS = {
     "on-policy": Look("On-policy GRPO", "#009E73", "v"),
     "rloo": Look("RLOO", "#56B4E9", "P"),
     "reinforce++": Look("REINFORCE++", "#CC79A7", "<"),
+    "reinforce++-baseline": Look("REINFORCE++ baseline", "#AA4466", "d"),
     "prime": Look("PRIME", "#6A3D9A", ">"),
 }
 _OTHER_COLOURS = ("#56B4E9", "#CC79A7", "#6A3D9A", "#8C6D31", "#44AA99", "#AA4466")
 _OTHER_MARKERS = ("P", "h", "<", ">", "d", "p", "*")
-_SIZE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_FAMILIES = {
-    "qwen": "Qwen",
-    "mistral": "Mistral",
-    "llama": "LLaMA and DeepSeek",  # one panel, as in the paper
-    "deepseek": "LLaMA and DeepSeek",
+_FAMILIES = {  # stem of the name: panel, marker
+    "qwen": ("Qwen", "o"),
+    "mistral": ("Mistral", "s"),
+    "llama": ("LLaMA and DeepSeek", "^"),  # one panel, as in the paper
+    "deepseek": ("LLaMA and DeepSeek", "D"),
 }
+_SIZES = ((3e3, 3e6), (3e8, 4e10))
+"""Non-embedding parameters, lightest to darkest: of tiny models, and of published ones, which no figure mixes."""
 _CAPITALS = {"qwen": "Qwen", "llama": "LLaMA", "mistral": "Mistral", "deepseek": "DeepSeek", "nemo": "Nemo"}
 
 
-def _key(method: str) -> str:
-    return method.lower().replace("_", "-")
+def method_key(method: str) -> str:
+    """One spelling of a method's name: `reinforce-plus-plus` is `reinforce++`."""
+    return method.lower().replace("_", "-").replace("-plus-plus", "++")
 
 
 def method_look(method: str) -> Look:
@@ -157,12 +161,13 @@ def method_look(method: str) -> Look:
 
     It depends on nothing but the name, so a method looks the same in every figure of every experiment.
     """
-    key = _key(method)
+    key = method_key(method)
     if key in METHODS:
         return METHODS[key]
     number = zlib.crc32(key.encode())
+    parent = max((name for name in METHODS if key.startswith(f"{name}-")), key=len, default="")
     return Look(
-        label=method,
+        label=f"{METHODS[parent].label}, {key.removeprefix(parent)[1:].replace('-', ' ')}" if parent else method,
         colour=_OTHER_COLOURS[number % len(_OTHER_COLOURS)],
         marker=_OTHER_MARKERS[number // 7 % len(_OTHER_MARKERS)],
     )
@@ -177,7 +182,8 @@ def method_order(methods: Iterable[str]) -> list[str]:
     """Distinct methods, known ones first in the order of `METHODS`, others by name."""
     known = list(METHODS)
     return sorted(
-        set(methods), key=lambda name: (known.index(_key(name)) if _key(name) in known else len(known), name)
+        set(methods),
+        key=lambda name: (known.index(method_key(name)) if method_key(name) in known else len(known), name),
     )
 
 
@@ -189,8 +195,12 @@ def model_label(model: str) -> str:
 
 def family(model: str) -> str:
     """The family whose panel a model is drawn in: the letters that its name starts with, as displayed."""
-    stem = (re.match(r"[a-z]+", model.lower()) or [model])[0]
-    return _FAMILIES.get(stem, stem)
+    stem = _stem(model)
+    return _FAMILIES[stem][0] if stem in _FAMILIES else stem
+
+
+def _stem(model: str) -> str:
+    return (re.match(r"[a-z]+", model.lower()) or [model])[0]
 
 
 def model_order(models: Iterable[str], runs: pd.DataFrame | None = None) -> list[str]:
@@ -202,16 +212,23 @@ def model_order(models: Iterable[str], runs: pd.DataFrame | None = None) -> list
 
 
 def size_looks(runs: pd.DataFrame) -> dict[str, Look]:
-    """Look of every model: light to dark with size, on a scale that stays ordered for colour-blind readers.
+    """Look of every model in `runs`: light to dark with its size, a marker for its family.
 
-    `runs` lists all models of the experiment, so a model looks the same in every figure of it.
+    It depends on nothing but the model's name and size, so a model looks the same in every figure. The scale of
+    lightness stays ordered for colour-blind readers and grey printers.
     """
-    models = model_order(runs["model"], runs)
-    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.18, 0.88, len(models)) if models[1:] else [0.72])
-    return {
-        model: Look(model_label(model), matplotlib.colors.to_hex(shade), _SIZE_MARKERS[i % len(_SIZE_MARKERS)])
-        for i, (model, shade) in enumerate(zip(models, shades, strict=True))
-    }
+    sizes = runs.groupby("model")["non_embedding_parameters"].first()
+    return {model: model_look(model, sizes[model]) for model in model_order(runs["model"], runs)}
+
+
+def model_look(model: str, non_embedding_parameters: float) -> Look:
+    """The look of one model; in the middle of the scale when its size is not known (NaN)."""
+    low, high = _SIZES[int(non_embedding_parameters > 3e7)]
+    size = np.log(non_embedding_parameters / low) / np.log(high / low)
+    shade = matplotlib.colormaps["viridis_r"](0.2 + 0.75 * np.clip(np.nan_to_num(size, nan=0.5), 0, 1))
+    stem = _stem(model)
+    marker = _FAMILIES[stem][1] if stem in _FAMILIES else _OTHER_MARKERS[zlib.crc32(stem.encode()) % 7]
+    return Look(model_label(model), matplotlib.colors.to_hex(shade), marker)
 
 
 # --- Runs to series -----------------------------------------------------------------------------------------
@@ -244,7 +261,7 @@ def stack(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 def of_method(frame: pd.DataFrame, method: str = BASELINE) -> pd.DataFrame:
     """The rows of one method, by default the baseline GRPO."""
-    return frame[frame["method"].map(_key) == method]
+    return frame[frame["method"].map(method_key) == method]
 
 
 def largest_model(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -306,6 +323,13 @@ def message(axes: Axes, text: str) -> None:
         style="italic",
         wrap=True,
     )
+
+
+def empty_figure(text: str) -> Figure:
+    """A figure over one column that says why there is nothing to draw."""
+    figure = Figure(figsize=(ONE_COLUMN, 1.2))
+    message(figure.add_subplot(), text)
+    return figure
 
 
 def entropy_axis(axes: Axes) -> None:

@@ -8,10 +8,10 @@ from . import published, registry, style
 INPUTS = registry.TABLES["table1"].inputs
 TITLE = "Covariance of the top tokens at the first step"
 CAPTION = (
-    "Mean token covariance (Eq. 10) of the tokens with the largest covariance, from the token records of "
-    "the first step of the GRPO runs, averaged over seeds, beside the paper's Table 1 (Qwen2.5-7B). A few "
-    "tokens carry almost all of it in both; the absolute values depend on how log-probabilities and "
-    "advantages are spread over a model's tokens."
+    "Mean token covariance (Eq. 10) of the tokens with the largest covariance, from the token records of the "
+    "first step of the GRPO runs, averaged over seeds, beside the paper's Table 1 (Qwen2.5-7B). A few tokens "
+    "carry almost all of it in both; the absolute values depend on how log-probabilities and advantages are "
+    "spread over a model's tokens."
 )
 PREFIX = "covariance/top_"
 PAPER = "paper_qwen2.5_7b"

@@ -7,11 +7,11 @@ from . import registry, style
 INPUTS = registry.TABLES["table2"].inputs
 TITLE = "Benchmark scores"
 CAPTION = (
-    "Score in percent, mean over seeds, with bootstrap interval over problems (the mean interval of "
-    "single seeds, so it holds the luck of the problems and not that of training). Bold: best of a model. "
-    "Two averages: pooled over all problems or samples, as in the paper's Table 2, and macro, the plain "
-    "mean over benchmarks; in the paper the two rank the methods of the 7B model differently. Clean: without "
-    "the problems that stand in the training data; shown where there are any, always in the table's CSV file."
+    "Score in percent, mean over seeds, with bootstrap interval over problems (the mean interval of single seeds, "
+    "so it holds the luck of the problems and not that of training). Bold: best of a model. Two averages: pooled "
+    "over all problems or samples, as in the paper's Table 2, and macro, the plain mean over benchmarks; in the "
+    "paper the two rank the methods of the 7B model differently. Clean: without the problems that stand in the "
+    "training data; shown where there are any, always in the table's CSV file."
 )
 AVERAGES = {"pooled": "average, pooled", "macro": "average, macro"}
 KEYS = ["model", "train_set", "method", "seeds"]

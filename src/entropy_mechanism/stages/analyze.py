@@ -6,23 +6,33 @@ import pandas as pd
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.analysis.consumption import consumption
-from entropy_mechanism.analysis.dynamics import dynamics, summarise_dynamics
+from entropy_mechanism.analysis.dynamics import dynamics
+from entropy_mechanism.analysis.dynamics_summary import summarise_dynamics
+from entropy_mechanism.analysis.entropy_change import entropy_change
 from entropy_mechanism.analysis.forecasting import forecast_runs
 from entropy_mechanism.analysis.forms import compare_forms
 from entropy_mechanism.analysis.law import fit_runs
 from entropy_mechanism.config import load_experiment, read_run_config
+from entropy_mechanism.data.problems import task
 from entropy_mechanism.models import manifest
 
 
-def collect_curves(config: Path, metrics: Path, source: Path, runs: Path, curves: Path, results: Path) -> None:
-    """A run's identity in one row, and its metrics with that identity on every row."""
+def collect_curves(
+    config: Path, metrics: Path, source: Path, train_set: Path, runs: Path, curves: Path, results: Path
+) -> None:
+    """What a run is in one row, and its metrics with its identity on every row."""
     run = read_run_config(config)
-    with tracking.stage(
-        "collect_curves", run.run, results=results, inputs=[config, metrics, source], outputs=[runs, curves]
-    ):
+    inputs = [config, metrics, source, train_set]
+    with tracking.stage("collect_curves", run.run, results=results, inputs=inputs, outputs=[runs, curves]):
         facts = manifest.read(source).facts
         names = ("steps", "gradient_steps", "parameters", "non_embedding_parameters", "seconds")
-        files.write_parquet(runs, pd.DataFrame([run.identity | {name: facts[name] for name in names}]))
+        row = run.identity | {name: facts[name] for name in names}
+        row |= {
+            part: getattr(run, part).model_dump_json() for part in ("advantage", "objective", "regularisation")
+        }
+        row |= {"aggregation": run.aggregation, "learning_rate": run.training.learning_rate}
+        row |= {"task": task(train_set), "device": run.compute.device, "dtype": run.training.dtype}
+        files.write_parquet(runs, pd.DataFrame([row]))
         frame = pd.read_parquet(metrics)
         for position, (name, value) in enumerate(run.identity.items()):
             frame.insert(position, name, value)
@@ -47,20 +57,27 @@ def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], resul
 
 
 def entropy_dynamics(
-    experiment: Path, run: str, curves: Path, token_covariances: Path, outputs: list[Path], results: Path
+    experiment: Path,
+    run: str,
+    curves: Path,
+    token_covariances: Path,
+    covariance_levels: Path,
+    outputs: list[Path],
+    results: Path,
 ) -> None:
-    """How one run spends its entropy: consumption, dynamics and dynamics_summary, in this order."""
+    """How one run spends its entropy: consumption, dynamics, entropy_change, dynamics_summary, in this order."""
     settings = load_experiment(experiment).analysis
     params = settings.model_dump(mode="json")
-    inputs = [curves, token_covariances]
+    inputs = [curves, token_covariances, covariance_levels]
     with tracking.stage(
         "entropy_dynamics", run, results=results, params=params, inputs=inputs, outputs=outputs
     ) as record:
         frame = pd.read_parquet(curves)
         series = dynamics(frame, settings.smoothing, recorded=pd.read_parquet(token_covariances))
-        summary = summarise_dynamics(series)
-        tables = (consumption(frame), series, summary)
+        changes, levels = entropy_change(frame), pd.read_parquet(covariance_levels)
+        summary = summarise_dynamics(series, levels, changes, settings.seed, settings.resamples)
+        tables = (consumption(frame), series, changes, summary)
         for path, table in zip(outputs, tables, strict=True):
             files.write_parquet(path, table)
-        for name in ("positive_share", "pearson", "spearman", "slope_through_origin"):
+        for name in ("positive_share", "pearson", "spearman", "slope_through_origin", "same_prefix_slope"):
             record.metric(name, float(summary[name].iloc[0]))

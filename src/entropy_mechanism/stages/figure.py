@@ -9,15 +9,15 @@ from entropy_mechanism.figures import registry, style
 
 
 def figure(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
-    """Draw a figure: pdf, png, csv (what is drawn) and json (title, caption, runs), in this order."""
+    """Draw a figure: pdf, png, svg, csv (what is drawn) and json (title, caption, runs), in this order."""
     paths = [Path(path) for path in outputs]
     with tracking.stage("figure", name, results=results, inputs=frames, outputs=paths):
         module = registry.load(name)
         tables = read_frames(frames)
         drawn = module.draw(tables)
-        pdf, png, csv, description = paths
-        style.save(drawn, pdf)
-        style.save(drawn, png)
+        *pictures, csv, description = paths
+        for picture in pictures:
+            style.save(drawn, picture)
         files.write_text(csv, module.data(tables).to_csv(index=False))
         files.write_json(description, _describe(name, module, tables, frames))
 
@@ -49,6 +49,7 @@ def _describe(name: str, module: object, tables: dict[str, pd.DataFrame], frames
         "name": name,
         "title": module.TITLE,
         "caption": module.CAPTION,
-        "runs": sorted(tables["runs"]["run"]) if "runs" in tables else [],
+        "runs": sorted({run for table in tables.values() if "run" in table for run in table["run"]}),
+        "data": f"{name}.csv",
         "inputs": {Path(path).as_posix(): files.sha256(path) for path in frames},
     }
