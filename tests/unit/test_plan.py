@@ -280,7 +280,32 @@ def test_the_papers_law_has_eleven_models_on_mathematics_and_code(paper):
     assert (training.learning_rate, training.steps * training.updates) == (5e-7, 2400)
     assert training.prompts * training.max_batches == 512
     fig13 = {run.train_set for run in paper.runs.values() if (run.model, run.method) == ("qwen2.5-7b", "grpo")}
-    assert fig13 == {"eurus2-math", "eurus2-math-difficult", "gsm8k-train", "dapo-math", "code"}
+    assert fig13 == {"eurus2-math", "eurus2-math-difficult", "gsm8k", "dapo-math", "code"}
+
+
+def test_every_figure_and_table_of_the_paper_shows_the_runs_that_the_paper_shows(paper):
+    items = {**paper.experiment.figures, **paper.experiment.tables}
+    assert {f"fig{number:02d}" for number in range(1, 15)} | {"table1", "table2"} <= set(items)
+    counts = {item: len(paper.shown(item)) for item in items}
+    assert [counts[f"fig{number:02d}"] for number in range(1, 15)] == [
+        5,
+        11,
+        11,
+        11,
+        8,
+        4,
+        10,
+        1,
+        5,
+        5,
+        8,
+        10,
+        4,
+        3,
+    ]
+    assert (counts["table1"], counts["table2"]) == (1, 8)
+    shown = {run.name for item in items if item != "theory" for run in paper.shown(item)}
+    assert shown == set(paper.runs)
 
 
 def test_the_papers_sweeps_have_its_coefficients(paper):

@@ -9,11 +9,15 @@ from entropy_mechanism import costs
 from entropy_mechanism.config import HubModel, HubSet, RunConfig, TinyModel, load_experiment, read_run_config
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.costs import Cost, Scale
+from entropy_mechanism.figures import registry
+from entropy_mechanism.paths import FIXED
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.memory import shape_of
 
 _PARTS = {"eurus2-math-heldout": 1024, "eurus2-code-heldout": 1024, "kodcode-heldout": 500}
 """Problems of sources that share their rows with others."""
+MOST_NAMES = 12
+"""In a cell of the table."""
 
 
 def print_plan(
@@ -117,7 +121,8 @@ class Bill:
         models = [plan.experiment.models[model] for model in plan.models]
         downloaded = [shape_of(model) for model in models if isinstance(model, HubModel) and not model.folder]
         weights = sum(2 * shape.parameters for shape in downloaded)
-        hub = sum(isinstance(plan.experiment.data[name], HubSet) for name in plan.data_sets)
+        sets = [plan.experiment.data[name] for name in plan.data_sets]
+        hub = len({settings.source for settings in sets if isinstance(settings, HubSet)})
         stored = sum(one.storage for one in runs.values())
         lines += [
             "",
@@ -146,7 +151,8 @@ class Bill:
         counted: set[str] = set()
         experiment = self.plan.experiment
         for item in sorted({**experiment.figures, **experiment.tables}, key=_order):
-            shown = {run.name: run for run in self.plan.shown(item)}
+            fixed = set(registry.entry(item).inputs) <= set(FIXED)
+            shown = {} if fixed else {run.name: run for run in self.plan.shown(item)}
             new = [key for key in shown if key not in counted]
             counted |= set(new)
             columns = [
@@ -231,7 +237,11 @@ def _training(run: RunConfig) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names)) or "–"
+    """Different names, of many the first few."""
+    different = list(dict.fromkeys(names))
+    if len(different) > MOST_NAMES:
+        different = [*different[: MOST_NAMES - 2], f"{len(different) - MOST_NAMES + 2} more"]
+    return ", ".join(different) or "–"
 
 
 def _number(value: float) -> str:
