@@ -149,7 +149,7 @@ def test_the_command_prints_every_run_and_adds_up(capsys, tmp_path):
     wall = float(text.split("wall time")[1].split()[0].replace(",", ""))
     assert lower < wall < 1.5 * lower
     weights = sum(2 * SHAPES[PLAN.experiment.models[model].id].parameters for model in PLAN.models)
-    assert f"downloads   {weights / 1e9:,.0f} GB of models, and 16 published data sets" in text
+    assert f"downloads   {weights / 1e9:,.0f} GB of models, and 15 published data sets" in text
     print_plan(PAPER, 64, "a100", None, False, tmp_path)
     older = capsys.readouterr().out
     assert float(older.split("training    ")[1].split()[0].replace(",", "")) > 1.5 * total
