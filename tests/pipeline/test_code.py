@@ -23,6 +23,7 @@ ORDER = [
     "data",
     "rewards",
     "costs",
+    "resources",
     "memory",
     "plan",
     "shapes",
