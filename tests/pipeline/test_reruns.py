@@ -9,8 +9,12 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
+from conftest import REPOSITORY
 
 SMOKE = ("--config", "experiment=smoke")
+ITEMS = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())
+FIGURES, TABLES = (len(ITEMS[kind]) for kind in ("figures", "tables"))
 GRPO = "nano--train--grpo--s1"
 
 
@@ -49,7 +53,12 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
 @pytest.mark.parametrize(
     ("deleted", "planned"),
     [
-        (f"analysis/{GRPO}/law.parquet", {"fit_law": 1, "figure": 3, "report": 1, "all": 1}),
+        (f"analysis/{GRPO}/law.parquet", {"fit_law": 1, "figure": 3, "table": 2, "report": 1, "all": 1}),
+        ("analysis/across/ceiling/ceiling.parquet", {"study": 1, "figure": 1, "report": 1, "all": 1}),
+        (
+            "analysis/fixed/published_ceiling.parquet",
+            {"published": 1, "figure": 1, "table": 3, "report": 1, "all": 1},
+        ),
         (
             "analysis/nano--train--on-policy--s1/token_covariances.parquet",
             {"token_covariances": 1, "entropy_dynamics": 1, "figure": 1, "report": 1, "all": 1},
@@ -130,7 +139,7 @@ def test_figure_code_redraws_figures_and_fits_nothing(smoke, edited):
     edited("src/entropy_mechanism/figures/style.py", ("import", "import"))
     path = smoke.root / "src/entropy_mechanism/figures/style.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    assert smoke.planned(*SMOKE) == {"figure": 6, "table": 3, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"figure": FIGURES, "table": TABLES, "report": 1, "all": 1}
 
 
 def test_forcing_the_law_refits_it_and_redraws_what_shows_it(smoke):
@@ -143,7 +152,7 @@ def test_forcing_the_law_refits_it_and_redraws_what_shows_it(smoke):
 
 def test_targets_plan_only_what_they_need(workspace):
     everything = workspace.planned(*SMOKE)
-    assert (everything["train"], everything["figure"], everything["report"]) == (3, 6, 1)
+    assert (everything["train"], everything["figure"], everything["report"]) == (3, FIGURES, 1)
     fig11 = workspace.planned("fig11", *SMOKE)
     assert (fig11["train"], fig11["figure"]) == (2, 1)
     assert not {"sample", "fit_law", "report"} & fig11.keys()
@@ -152,9 +161,18 @@ def test_targets_plan_only_what_they_need(workspace):
     assert workspace.planned("table1", *SMOKE)["token_covariances"] == 1
     assert workspace.planned("data", *SMOKE) == {"prepare": 5, "decontaminate": 1, "data": 1}
     assert "train" not in workspace.planned("models", *SMOKE)
-    assert workspace.planned("figures", *SMOKE)["figure"] == 6
+    assert workspace.planned("figures", *SMOKE)["figure"] == FIGURES
     table2 = workspace.planned("table2", *SMOKE)
     assert (table2["train"], table2["sample"], table2["table"]) == (2, 3, 1)
+
+
+def test_a_study_needs_the_runs_of_its_item_alone(workspace):
+    planned = workspace.planned("common_law", *SMOKE)
+    assert (planned["train"], planned["study"], planned["table"]) == (2, 1, 1)
+    assert not {"fit_law", "sample", "published"} & planned.keys()
+    assert workspace.planned("results/smoke/analysis/fixed/published_law.parquet", *SMOKE) == {"published": 1}
+    everything = workspace.planned("analysis", *SMOKE)
+    assert (everything["study"], everything["published"], everything["fit_law"]) == (3, 1, 3)
 
 
 def test_a_flipped_byte_is_found_by_the_audit(smoke):
