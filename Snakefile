@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 
 from entropy_mechanism import memory
 from entropy_mechanism.config import ConfigError, experiment_path, load_experiment, load_site
-from entropy_mechanism.figures import registry
+from entropy_mechanism.figures import inputs, registry
 from entropy_mechanism.paths import RUN_ANALYSES, Paths
 from entropy_mechanism.plan import Plan
 
@@ -17,6 +17,9 @@ min_version("9.18")
 
 
 configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 try:

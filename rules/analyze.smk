@@ -60,6 +60,7 @@ rule token_covariances:
         manifest=PATHS.run_manifest(),
     output:
         PATHS.analysis("token_covariances"),
+        PATHS.analysis("covariance_levels"),
     log:
         PATHS.log("token_covariances", "{run}"),
     conda:
@@ -67,6 +68,7 @@ rule token_covariances:
     params:
         store=PATHS.store,
         code=code(
+            "analysis/covariance_levels.py",
             "analysis/token_covariances.py",
             "rl/batch.py",
             "rl/covariance.py",
@@ -78,16 +80,18 @@ rule token_covariances:
     shell:
         "python -m entropy_mechanism token-covariances"
         " --config {input.config:q} --metrics {input.metrics:q} --source {input.manifest:q}"
-        " --store {params.store:q} --output {output:q} > {log:q} 2>&1"
+        " --store {params.store:q} --outputs {output:q} > {log:q} 2>&1"
 
 
 rule entropy_dynamics:
     input:
         curves=PATHS.analysis("curves"),
         token_covariances=PATHS.analysis("token_covariances"),
+        covariance_levels=PATHS.analysis("covariance_levels"),
     output:
         PATHS.analysis("consumption"),
         PATHS.analysis("dynamics"),
+        PATHS.analysis("entropy_change"),
         PATHS.analysis("dynamics_summary"),
     log:
         PATHS.log("entropy_dynamics", "{run}"),
@@ -102,7 +106,8 @@ rule entropy_dynamics:
     shell:
         "python -m entropy_mechanism entropy-dynamics"
         " --experiment {params.experiment:q} --run {wildcards.run} --curves {input.curves:q}"
-        " --token-covariances {input.token_covariances:q} --outputs {output:q} > {log:q} 2>&1"
+        " --token-covariances {input.token_covariances:q} --covariance-levels {input.covariance_levels:q}"
+        " --outputs {output:q} > {log:q} 2>&1"
 
 
 # An analysis across the runs of one figure or table; of no others, so that a figure can be planned alone.
@@ -147,3 +152,19 @@ rule published:
     shell:
         "python -m entropy_mechanism published"
         " --experiment {params.experiment:q} --outputs {output:q} > {log:q} 2>&1"
+
+
+rule tabular:
+    output:
+        PATHS.fixed("tabular"),
+        PATHS.fixed("counterexamples"),
+    log:
+        PATHS.log("tabular"),
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code("analysis/tabular.py", "stages/tabular.py"),
+    message:
+        "Checking the entropy formulas on tabular softmax policies"
+    shell:
+        "python -m entropy_mechanism tabular --outputs {output:q} > {log:q} 2>&1"

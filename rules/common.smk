@@ -1,5 +1,6 @@
 # Helpers of the rules; everything with logic is in the package.
 import hashlib
+import json
 import re
 import shlex
 import subprocess
@@ -106,10 +107,33 @@ def frames_of(item):
     return files
 
 
+def drawn(place, suffixes, shown, category):
+    """Files of a figure or table; the one with suffix `shown` also stands in `snakemake --report`.
+
+    Its title and caption there are those of its json file, which is the last of them.
+    """
+
+    def labels(wildcards):
+        description = Path(place("json", wildcards[0])).read_text(encoding="utf-8")
+        return {"name": wildcards[0], "title": json.loads(description)["title"]}
+
+    caption = "../workflow/report/described.rst"
+    files = {suffix: place(suffix) for suffix in suffixes}
+    if shown in files:
+        files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
+    return list(files.values())
+
+
 def studies():
     """Every study that a figure or table of the experiment is drawn from."""
     items = [*EXPERIMENT.figures, *EXPERIMENT.tables]
     return [PATHS.across(kind, item) for item in items for kind in registry.entry(item).inputs if kind in STUDIES]
+
+
+def parts_of(wildcards):
+    """The data sets that a joined one consists of; none for any other."""
+    parts = EXPERIMENT.parts_of(wildcards.data)
+    return [] if parts == [wildcards.data] else [PATHS.data(name) for name in parts]
 
 
 def policy_manifest(wildcards):

@@ -12,6 +12,8 @@ localrules:
 
 
 rule prepare:
+    input:
+        parts_of,
     output:
         problems=PATHS.data(),
         statistics=PATHS.data_statistics(),
@@ -26,7 +28,7 @@ rule prepare:
         "Preparing data set {wildcards.data}"
     shell:
         "python -m entropy_mechanism prepare"
-        " --experiment {params.experiment:q} --data {wildcards.data} --output {output.problems:q}"
+        " --experiment {params.experiment:q} --data {wildcards.data} --parts {input:q} --output {output.problems:q}"
         " --statistics {output.statistics:q} > {log:q} 2>&1"
 
 

@@ -12,7 +12,7 @@ rule figure:
     input:
         lambda wildcards: frames_of(wildcards.figure),
     output:
-        [PATHS.figure(suffix) for suffix in FIGURE_FILES],
+        drawn(PATHS.figure, FIGURE_FILES, "svg", "Figures"),
     log:
         PATHS.log("figure", "{figure}"),
     conda:
@@ -30,7 +30,7 @@ rule table:
     input:
         lambda wildcards: frames_of(wildcards.table),
     output:
-        [PATHS.table(suffix) for suffix in TABLE_FILES],
+        drawn(PATHS.table, TABLE_FILES, "csv", "Tables"),
     log:
         PATHS.log("table", "{table}"),
     conda:

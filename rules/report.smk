@@ -1,11 +1,17 @@
+# The stage finds these files by the experiment, as inputs.py says: a command line of all of them would be too long.
 rule report:
     input:
-        shown=[PATHS.figure("json", name) for name in EXPERIMENT.figures]
-        + [PATHS.table("json", name) for name in EXPERIMENT.tables],
-        frames=[PATHS.analysis(kind, run) for run in PLAN.runs for kind in RUN_ANALYSES],
-        scores=[PATHS.scores(policy) for policy in PLAN.policies],
+        shown=inputs.descriptions(PLAN, PATHS),
+        pictures=[PATHS.figure(suffix, name) for name in EXPERIMENT.figures for suffix in FIGURE_FILES],
+        tables=[PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
+        frames=inputs.frames(PLAN, PATHS),
     output:
-        PATHS.report,
+        report(
+            PATHS.report,
+            caption="../workflow/report/page.rst",
+            category="Report",
+            labels={"page": "Claims, verdicts, figures and tables"},
+        ),
     log:
         PATHS.log("report"),
     conda:
@@ -19,5 +25,4 @@ rule report:
         "Writing the report"
     shell:
         "python -m entropy_mechanism report"
-        " --experiment {params.experiment:q} --items {input.shown:q} --frames {input.frames:q} {input.scores:q}"
-        " --output {output:q} {params.tracking} 2>&1 | tee {log:q}"
+        " --experiment {params.experiment:q} --output {output:q} {params.tracking} 2>&1 | tee {log:q}"

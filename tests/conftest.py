@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import chromium
 import pytest
 from hypothesis import settings
 
@@ -23,8 +24,21 @@ def _one_thread():
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium with one page."""
+    page = chromium.Browser(chromium.find(), tmp_path_factory.mktemp("chromium"))
+    yield page
+    page.close()
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` or `vllm` are skipped, by name, where there is none."""
+    """Tests marked `browser`, `gpu` or `vllm` are skipped, by name, where there is none."""
+    if chromium.find() is None:
+        reason = f"no Chromium ({', '.join(chromium.NAMES)}); on Debian: apt-get install chromium"
+        for item in items:
+            if "browser" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
     if importlib.util.find_spec("vllm") is None:
         for item in items:
             if "vllm" in item.keywords:

@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(call=_stage(module, function))
 
     add("prepare", "stages.prepare", "prepare", "make one data set of an experiment",
-        EXPERIMENT, _name("--data", "data set"), _out("--output", "problems (parquet)"),
+        EXPERIMENT, _name("--data", "data set"),
+        ("--parts", {"type": Path, "nargs": "*", "default": [], "metavar": "FILE",
+                     "help": "input: problems of each part of a joined set"}),
+        _out("--output", "problems (parquet)"),
         _out("--statistics", "what is in the data set (json)"))  # fmt: skip
     add("decontaminate", "stages.decontaminate", "decontaminate", "find test problems in one training set",
         EXPERIMENT, _in("--train-set", "problems to train on"),
@@ -103,21 +106,23 @@ def _parser() -> argparse.ArgumentParser:
         "compute a run's covariances from its token records",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
         _in("--source", "manifest of the run"), _out("--store", "folder of training state, where records stand"),
-        _out("--output", "one row per recorded step (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "token_covariances and covariance_levels (parquet)"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
         _in("--token-covariances", "covariances of the run's recorded steps"),
-        _list("--outputs", "FILE", "consumption, dynamics and dynamics_summary (parquet)"))  # fmt: skip
+        _in("--covariance-levels", "covariances of tokens, sequences and actions in these steps"),
+        _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
+    add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
+        _list("--outputs", "FILE", "tabular and counterexamples (parquet)"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
         _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
-    add("report", "stages.report", "report", "put figures, tables and runs into one page",
-        EXPERIMENT, _list("--items", "FILE", "json files of figures and tables"),
-        _list("--frames", "FILE", "analysis and score files"), TRACKING,
-        _out("--output", "index.html"))  # fmt: skip
+    add("report", "stages.report", "report", "put claims, figures, tables and runs into one page",
+        EXPERIMENT, TRACKING,
+        _out("--output", "<results>/<name>/report/index.html, beside its inputs"))  # fmt: skip
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
-from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, Site, TableName
+from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, RunGroup, Site, TableName
 from entropy_mechanism.generated import ArithmeticSet, ProgramSet, Teacher, TinyModel, Warmup
-from entropy_mechanism.hub import HubModel, HubSet
+from entropy_mechanism.hub import HubModel, HubSet, JoinedSet
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -221,6 +221,7 @@ __all__ = [
     "Gspo",
     "HubModel",
     "HubSet",
+    "JoinedSet",
     "KlCov",
     "Method",
     "Objective",
@@ -232,6 +233,7 @@ __all__ = [
     "RewardModel",
     "RunConfig",
     "RunFilter",
+    "RunGroup",
     "Selection",
     "Site",
     "TableName",

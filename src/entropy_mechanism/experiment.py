@@ -1,14 +1,22 @@
 """The experiment, one run of it, and the site settings, as frozen validated values."""
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
-from entropy_mechanism.hub import DataSet, HubModel, Model
-from entropy_mechanism.methods import Advantage, Aggregation, Method, Objective, Regularisation
+from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model
+from entropy_mechanism.methods import (
+    Advantage,
+    Aggregation,
+    Method,
+    Objective,
+    Regularisation,
+    TrainingOverride,
+)
 from entropy_mechanism.settings import (
     Analysis,
     Decontamination,
@@ -16,7 +24,6 @@ from entropy_mechanism.settings import (
     Name,
     PromptStyle,
     RunFilter,
-    RunGroup,
     Seed,
     Strict,
     Training,
@@ -40,10 +47,41 @@ FigureName = Literal[
     "fig12",
     "fig13",
     "fig14",
+    "theory",
+    "entropy_change",
 ]
-TableName = Literal["table1", "table2", "comparison", "selection"]
+TableName = Literal["table1", "table2", "selection", "comparison", "covariance_grid"]
 SCORED = ("table2", "comparison")
 """Tables of benchmark scores."""
+
+
+Combination = tuple[str, str, str, int]
+"""Model, train set, method and seed."""
+
+
+class RunGroup(Strict):
+    """Every combination of the listed names becomes one run."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+    """Names from `models`."""
+    train_sets: Annotated[list[str], Field(min_length=1)]
+    """Names from `data`."""
+    methods: Annotated[list[str], Field(min_length=1)]
+    """Names from `methods`."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds of data order, sampling and token selection."""
+    validation: str | None = None
+    """Name from `data`: greedy accuracy on it is the R of these runs; by default the experiment's `validation`."""
+    benchmarks: list[str] | None = None
+    """Names from `evaluation.benchmarks` that the policies of these runs answer; by default all. [] is none: then
+    they are not evaluated."""
+
+    training: TrainingOverride | None = None
+    """Training settings of these runs that differ from the experiment's; a method's own go first."""
+
+    def combinations(self) -> Iterator[Combination]:
+        """(model, train set, method, seed) of every run."""
+        return itertools.product(self.models, self.train_sets, self.methods, self.seeds)
 
 
 class Experiment(Strict):
@@ -60,7 +98,7 @@ class Experiment(Strict):
     methods: dict[Name, Method]
     """Named methods; `extends` takes over another method's settings."""
     training: Training
-    """Settings of every run, unless a method says otherwise."""
+    """Settings of every run, unless its group of runs or its method says otherwise."""
     compute: dict[Name, Compute] = Field({})
     """Where runs of a model train, by the model's name."""
     runs: Annotated[list[RunGroup], Field(min_length=1)]
@@ -92,6 +130,10 @@ class Experiment(Strict):
             raise KeyedError(
                 "tables.comparison", "there is nothing to compare with; list methods in evaluation.compare_with"
             )
+        for name, settings in self.data.items():
+            for position, part in enumerate(settings.parts if isinstance(settings, JoinedSet) else ()):
+                others = [other for other, its in self.data.items() if not isinstance(its, JoinedSet)]
+                _known(f"data.{name}.parts[{position}]", part, others, "a data set that is not joined itself")
         for name in self.compute:
             _known(f"compute.{name}", name, self.models, "defined in models")
         for index, group in enumerate(self.runs):
@@ -107,18 +149,23 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
-    def _one_validation(self) -> "Experiment":
-        """A run that several groups list is validated on the same problems in all."""
-        seen: dict[tuple[str, str, str, int], str] = {}
+    def _one_run(self) -> "Experiment":
+        """A run that several groups list is the same in all."""
+        seen: dict[Combination, RunGroup] = {}
         for index, group in enumerate(self.runs):
             for combination in group.combinations():
-                chosen = group.validation or self.validation
-                other = seen.setdefault(combination, chosen)
-                if other != chosen:
-                    names = "--".join(map(str, combination[:3]))
+                other = seen.setdefault(combination, group)
+                name = "--".join(map(str, combination[:3])) + f"--s{combination[3]}"
+                found, before = group.validation or self.validation, other.validation or self.validation
+                if found != before:
                     raise KeyedError(
                         f"runs[{index}].validation",
-                        f"found '{chosen}' for {names}, which another group validates on '{other}'; a run has one",
+                        f"found '{found}' for {name}, which another group validates on '{before}'; a run has one",
+                    )
+                method = combination[2]
+                if self.training_of(method, group) != self.training_of(method, other):
+                    raise KeyedError(
+                        f"runs[{index}].training", f"another group lists {name} with other training; a run has one"
                     )
         return self
 
@@ -156,48 +203,54 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _recorded(self) -> "Experiment":
         """What is drawn from token records has a run that keeps them."""
-        runs = [combination[:3] for group in self.runs for combination in group.combinations()]
+        runs = [
+            (*combination[:3], self.training_of(combination[2], group))
+            for group in self.runs
+            for combination in group.combinations()
+        ]
         items = {"figures.fig08": self.figures.get("fig08"), "tables.table1": self.tables.get("table1")}
         for key, chosen in items.items():
             if chosen is None:
                 continue
-            methods = list(dict.fromkeys(method for *rest, method in runs if chosen.passes(*rest, method)))
-            fit, kind = methods, "run"
+            shown = [(run[2], training) for *run, training in runs if chosen.passes(*run)]
+            fit, kind = shown, "run"
             if key == "figures.fig08":
-                fit, kind = [name for name in methods if self.training_of(name).updates == 1], "on-policy run"
+                fit, kind = [run for run in shown if run[1].updates == 1], "on-policy run"
             if not fit:
-                found = ", ".join(methods)
+                found = ", ".join(dict.fromkeys(method for method, _ in shown))
                 raise KeyedError(
                     key, f"found {found}; allowed: with a strictly on-policy method (training.updates: 1)"
                 )
-            if not any(self.training_of(name).record_tokens_every for name in fit):
+            if not any(training.record_tokens_every for _, training in fit):
                 raise KeyedError(
                     key,
                     f"is drawn from token records, and no {kind} it shows keeps any; set "
-                    f"methods.{fit[0]}.training.record_tokens_every to 1 (every step) or more",
+                    f"methods.{fit[0][0]}.training.record_tokens_every to 1 (every step) or more",
                 )
         return self
 
     @model_validator(mode="after")
     def _trainable(self) -> "Experiment":
         """The training settings fit every method."""
-        for name, method in self.methods.items():
-            training = self.training_of(name)
+        listed = [(name, index) for index, group in enumerate(self.runs) for name in group.methods]
+        for name, index in dict.fromkeys([*((name, None) for name in self.methods), *listed]):
+            method, training = self.methods[name], self.training_of(name, self._group(index))
             if method.advantage.estimator != "reinforce++" and training.samples < 2:
                 reason = f"{method.advantage.estimator} compares the responses of a prompt"
-                raise self._unfit(name, "samples", reason, "2 or more")
+                raise self._unfit(name, index, "samples", reason, "2 or more")
             if training.prompts % training.updates:
                 shared = "the prompts are shared out evenly among the updates"
-                raise self._unfit(name, "prompts", shared, f"a multiple of updates ({training.updates})")
+                raise self._unfit(name, index, "prompts", shared, f"a multiple of updates ({training.updates})")
             if method.objective.name == "policy-gradient" and training.updates != 1:
-                raise self._unfit(name, "updates", "objective policy-gradient is strictly on-policy", "1")
+                raise self._unfit(name, index, "updates", "objective policy-gradient is strictly on-policy", "1")
         return self
 
     @model_validator(mode="after")
     def _computable(self) -> "Experiment":
         """Flash attention has its device and its type."""
-        for model, _, method, _ in (combination for group in self.runs for combination in group.combinations()):
-            compute, dtype = self.compute_of(model), self.training_of(method).dtype
+        runs = ((group, *combination) for group in self.runs for combination in group.combinations())
+        for group, model, _, method, _ in runs:
+            compute, dtype = self.compute_of(model), self.training_of(method, group).dtype
             if compute.attention == "flash_attention_2" and (compute.device, dtype) != ("cuda", "bfloat16"):
                 raise KeyedError(
                     f"compute.{model}.attention",
@@ -218,7 +271,8 @@ class Experiment(Strict):
             }
             for name in group.train_sets:
                 for key, tested in tests.items():
-                    if self.data[tested].overlaps(self.data[name]):
+                    pairs = itertools.product(self.parts_of(tested), self.parts_of(name))
+                    if any(self.data[one].overlaps(self.data[other]) for one, other in pairs):
                         message = f"'{tested}' may hold problems of '{name}', which runs are trained on"
                         raise KeyedError(key, message)
         seen: dict[str, str] = {}
@@ -232,23 +286,34 @@ class Experiment(Strict):
             seen[science] = name
         return self
 
+    def parts_of(self, data: str) -> list[str]:
+        """The data sets that one consists of: for a joined set its parts, else itself."""
+        settings = self.data[data]
+        return settings.parts if isinstance(settings, JoinedSet) else [data]
+
     def prompt_of(self, benchmark: str) -> PromptStyle:
         """How the problems of a benchmark are put to a policy: its own choice, or else its data set's."""
         settings = self.evaluation.benchmarks[benchmark]
         return settings.prompt or self.data[settings.data].prompt
 
-    def _unfit(self, method: str, field: str, reason: str, allowed: str) -> KeyedError:
-        """The error of a training setting that a method cannot use, at the key where the setting was made."""
-        override = self.methods[method].training
-        own = override is not None and getattr(override, field) is not None
-        key = f"methods.{method}.training.{field}" if own else f"training.{field}"
-        found = getattr(self.training_of(method), field)
-        return KeyedError(key, f"found {found}; allowed for method '{method}': {allowed}, since {reason}")
+    def _group(self, index: int | None) -> RunGroup | None:
+        return None if index is None else self.runs[index]
 
-    def training_of(self, method: str) -> Training:
-        """The training settings of a method: the experiment's, with the method's changes."""
-        override = self.methods[method].training
-        changes = override.model_dump(exclude_none=True) if override else {}
+    def _unfit(self, method: str, index: int | None, field: str, reason: str, allowed: str) -> KeyedError:
+        """The error of a training setting that a method cannot use, at the key where the setting was made."""
+        group = self._group(index)
+        places = [(f"methods.{method}.", self.methods[method].training)]
+        places += [(f"runs[{index}].", group.training)] if group else []
+        made = [place for place, override in places if override and getattr(override, field) is not None]
+        found = getattr(self.training_of(method, group), field)
+        message = f"found {found}; allowed for method '{method}': {allowed}, since {reason}"
+        return KeyedError(f"{made[0] if made else ''}training.{field}", message)
+
+    def training_of(self, method: str, group: RunGroup | None = None) -> Training:
+        """The training settings of a method in a group of runs: the experiment's, the group's, the method's."""
+        changes: dict[str, Any] = {}
+        for override in (group.training if group else None, self.methods[method].training):
+            changes |= override.model_dump(exclude_none=True) if override else {}
         return self.training.model_copy(update=changes)
 
     def compute_of(self, model: str) -> Compute:

@@ -1,4 +1,4 @@
-"""Data sets and models published on the Hugging Face hub, and the choice between them and generated ones."""
+"""Data sets and models published on the Hugging Face hub, joined sets, and the choice among all there are."""
 
 from typing import Annotated, Literal
 
@@ -17,6 +17,7 @@ SourceName = Literal[
     "eurus2-code-heldout",
     "kodcode",
     "kodcode-heldout",
+    "acecode",
     "gsm8k-train",
     "gsm8k-test",
     "math-train",
@@ -50,6 +51,8 @@ class HubSet(Strict):
     """Rows that the source must have, where the publisher has changed their number and the change is accepted."""
     folder: str | None = None
     """Read this local copy of the source's repository, or of its file, instead of the hub."""
+    data_sources: Annotated[list[str], Field(min_length=1)] | None = None
+    """Keep only problems whose column `data_source` says one of these; for the Eurus-2 sets, which have it."""
     limit: Count | None = None
     """Keep a random subset of this size."""
     seed: Seed = 0
@@ -63,6 +66,10 @@ class HubSet(Strict):
 
     @model_validator(mode="after")
     def _switches(self) -> "HubSet":
+        if self.data_sources and not self.source.startswith("eurus2"):
+            raise KeyedError(
+                "data_sources", f"found with source '{self.source}'; allowed: only with the sources eurus2-…"
+            )
         if self.paper_rows and self.source != "dapo-math-raw":
             raise KeyedError(
                 "paper_rows", f"found true with source '{self.source}'; allowed: only with source dapo-math-raw"
@@ -76,6 +83,23 @@ class HubSet(Strict):
         )
 
 
+class JoinedSet(Strict):
+    """Several data sets as one, such as all test sets of a validation. A problem of two parts counts twice."""
+
+    kind: Literal["joined"]
+    parts: Annotated[list[str], Field(min_length=2)]
+    """Names from `data`."""
+    prompt: PromptStyle = "plain"
+    """How its problems are put to a policy, whatever the parts say."""
+
+    @model_validator(mode="after")
+    def _once(self) -> "JoinedSet":
+        repeated = [name for name in self.parts if self.parts.count(name) > 1]
+        if repeated:
+            raise KeyedError("parts", f"'{repeated[0]}' is written twice")
+        return self
+
+
 class HubModel(Strict):
     """A published base model, used where it was downloaded to; its weights are not copied."""
 
@@ -86,7 +110,11 @@ class HubModel(Strict):
     """Commit (best), tag or branch."""
     folder: str | None = None
     """Use this local copy of the repository instead of the hub."""
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """Jinja template of a prompt, in place of the tokenizer's own; needed where the repository has none."""
 
 
-DataSet = Annotated[ArithmeticSet | ProgramSet | HubSet, Field(description="A data set.", discriminator="kind")]
+DataSet = Annotated[
+    ArithmeticSet | ProgramSet | HubSet | JoinedSet, Field(description="A data set.", discriminator="kind")
+]
 Model = Annotated[TinyModel | HubModel, Field(description="A base model.", discriminator="kind")]

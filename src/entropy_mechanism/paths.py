@@ -9,12 +9,14 @@ RUN_ANALYSES = (
     "runs",
     "curves",
     "token_covariances",
+    "covariance_levels",
     "law",
     "forms",
     "forecasts",
     "forecast_points",
     "consumption",
     "dynamics",
+    "entropy_change",
     "dynamics_summary",
 )
 """Analysis files of one run, `analysis/<run>/<name>.parquet`."""
@@ -27,7 +29,15 @@ STUDIES = {
 """Analyses across the runs of one figure or table, `analysis/across/<item>/<study>.parquet`, each with the files
 of single runs that it reads."""
 
-FIXED = ("published_law", "published_forms", "published_forecasts", "published_ceiling", "published_size_law")
+FIXED = (
+    "published_law",
+    "published_forms",
+    "published_forecasts",
+    "published_ceiling",
+    "published_size_law",
+    "tabular",
+    "counterexamples",
+)
 """Analyses that no run enters, `analysis/fixed/<name>.parquet`."""
 
 RESERVED = ("mlartifacts", "mlruns", "records", "store")

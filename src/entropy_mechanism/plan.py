@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from entropy_mechanism.config import BASE, Experiment, RunConfig
+from entropy_mechanism.config import BASE, Experiment, RunConfig, RunGroup
 from entropy_mechanism.config_errors import ConfigError, options
 
 
@@ -75,11 +75,16 @@ class Plan:
     @cached_property
     def validations(self) -> dict[str, str]:
         """The data set that each run is validated on."""
-        return {
-            Run(*combination).name: group.validation or self.experiment.validation
-            for group in self.experiment.runs
-            for combination in group.combinations()
-        }
+        return {name: group.validation or self.experiment.validation for name, group in self._groups.items()}
+
+    @cached_property
+    def _groups(self) -> dict[str, RunGroup]:
+        """The first group of the experiment's runs that lists each run."""
+        groups: dict[str, RunGroup] = {}
+        for group in self.experiment.runs:
+            for combination in group.combinations():
+                groups.setdefault(Run(*combination).name, group)
+        return groups
 
     @cached_property
     def _asked(self) -> dict[str, set[str]]:
@@ -114,8 +119,9 @@ class Plan:
 
     @cached_property
     def data_sets(self) -> list[str]:
-        """Data sets that a run, the validation or a benchmark uses."""
-        return _unique([*self.trained_sets, *self.tested_sets])
+        """Data sets that a run, a validation or a benchmark uses, and the parts of those that are joined."""
+        used = _unique([*self.trained_sets, *self.tested_sets])
+        return _unique(part for name in used for part in (*self.experiment.parts_of(name), name))
 
     @cached_property
     def trained_sets(self) -> list[str]:
@@ -182,7 +188,7 @@ class Plan:
             objective=method.objective,
             regularisation=method.regularisation,
             aggregation=method.aggregation,
-            training=self.experiment.training_of(run.method),
+            training=self.experiment.training_of(run.method, self._groups[name]),
             prompt=self.experiment.data[run.train_set].prompt,
             validation_prompt=self.experiment.data[self.validations[name]].prompt,
             compute=self.experiment.compute_of(run.model),

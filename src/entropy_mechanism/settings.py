@@ -1,7 +1,5 @@
-"""The sections an experiment is made of: training, runs, evaluation, analysis."""
+"""The sections an experiment is made of: training, evaluation, analysis."""
 
-import itertools
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -86,29 +84,7 @@ class Training(Strict):
     """Tokens whose full-vocabulary logits are held at once."""
 
 
-# --- runs, evaluation, analysis -----------------------------------------------------------------------------
-
-
-class RunGroup(Strict):
-    """Every combination of the listed names becomes one run."""
-
-    models: Annotated[list[str], Field(min_length=1)]
-    """Names from `models`."""
-    train_sets: Annotated[list[str], Field(min_length=1)]
-    """Names from `data`."""
-    methods: Annotated[list[str], Field(min_length=1)]
-    """Names from `methods`."""
-    seeds: Annotated[list[Seed], Field(min_length=1)]
-    """Seeds of data order, sampling and token selection."""
-    validation: str | None = None
-    """Name from `data`: greedy accuracy on it is the R of these runs; by default the experiment's `validation`."""
-    benchmarks: list[str] | None = None
-    """Names from `evaluation.benchmarks` that the policies of these runs answer; by default all. [] is none: then
-    they are not evaluated."""
-
-    def combinations(self) -> Iterator[tuple[str, str, str, int]]:
-        """(model, train set, method, seed) of every run."""
-        return itertools.product(self.models, self.train_sets, self.methods, self.seeds)
+# --- evaluation, analysis ---------------------------------------------------------------------------------
 
 
 ProtocolName = Annotated[str, Field(pattern=PROTOCOL_PATTERN)]

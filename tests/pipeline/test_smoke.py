@@ -267,6 +267,45 @@ def test_the_report_is_self_contained_and_shows_everything(smoke, root):
         assert (root / "report" / link).is_file(), link
 
 
+@pytest.mark.browser
+def test_the_report_opens_in_a_browser_with_every_figure(browser, root):
+    names = [path.stem for path in sorted((root / "figures").glob("*.json"))]
+    for width in (1280, 360):
+        browser.size(width, 800, mobile=width < 500)
+        browser.open(root / "report/index.html")
+        assert browser.complaints == []
+        assert [address for address in browser.requests[1:] if not address.startswith("data:")] == []
+        widths = browser.run(
+            "Object.fromEntries([...document.querySelectorAll('figure')]"
+            ".map(f => [f.id, f.querySelector('img')?.naturalWidth ?? f.querySelector('.missing').innerText]))"
+        )
+        assert sorted(widths) == names
+        shown = {name: width for name, width in widths.items() if isinstance(width, int)}
+        assert {"fig01", "fig03", "fig11"} <= set(shown)
+        assert min(shown.values()) > 0
+        assert all("nothing to draw" in note for name, note in widths.items() if name not in shown)
+        assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.browser
+def test_snakemakes_own_report_has_the_page_figures_and_tables_with_captions(browser, smoke, root, tmp_path):
+    page = tmp_path / "report.html"
+    smoke.snakemake("--report", str(page), "--config", "experiment=smoke")
+    text = page.read_text()
+    for name in ("fig01", "table2"):
+        (described,) = (json.loads(path.read_text()) for path in root.glob(f"*/{name}.json"))
+        for words in (described["title"], described["caption"][:60]):
+            assert words.replace("&", "&amp;") in text
+    assert "system-message" not in text
+    browser.size(1280, 800)
+    browser.open(page)
+    assert browser.complaints == []
+    assert [address for address in browser.requests if not address.startswith(("file:", "data:", "blob:"))] == []
+    shown = browser.run("document.body.innerText")
+    for category in ("Figures", "Tables", "Report"):
+        assert category in shown
+
+
 def test_mlflow_holds_the_invocation_and_every_executed_stage(smoke, root):
     from mlflow import MlflowClient
 

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from dynamics_frames import with_dynamics
 
 from entropy_mechanism.figures import style
 
@@ -36,7 +37,7 @@ def make_frames(
 
     A training set whose name begins with `code` is of that task; `made` holds the `settings` of further methods.
     """
-    names = "curves token_covariances law forecasts forecast_points consumption dynamics summary runs scores"
+    names = "curves token_covariances law forecasts forecast_points consumption dynamics runs scores"
     parts = {name: [] for name in names.split()}
     step = np.arange(steps + 1)
     known = {name: settings(OBJECTIVES.get(name, CLIP)) for name in METHODS}
@@ -101,7 +102,6 @@ def make_frames(
                     recorded = (name != "minus_entropy_difference") & (step < steps)
                     band["source"] = np.where(recorded, "records", "logged")
                     parts["dynamics"].append(pd.DataFrame(names | band))
-                parts["summary"].append(names | {"steps": steps, "positive_share": 0.9, "pearson": 0.8})
                 sizes = {
                     "non_embedding_parameters": 1000 * size,
                     "steps": steps,
@@ -124,9 +124,8 @@ def make_frames(
         name: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
         for name, rows in parts.items()
     }
-    frames |= {"dynamics_summary": frames.pop("summary")}
     frames |= {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
-    return frames | {"comparison": comparison(frames["scores"])}
+    return with_dynamics(frames | {"comparison": comparison(frames["scores"])})
 
 
 def comparison(scores):

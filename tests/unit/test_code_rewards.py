@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entropy_mechanism.data.problems import Problem, to_frame
+from entropy_mechanism.rewards import code
 from entropy_mechanism.rewards.code import (
     CodeGrader,
     Verdict,
     extract_code,
+    grade_program,
     read_tests,
     same_lines,
     same_value,
@@ -38,7 +40,41 @@ def grader():
 
 @pytest.fixture
 def grade(grader):
-    return lambda code, tests: grader.grade_all([f"Here it is:\n```python\n{code}\n```\n"], [tests])[0]
+    """Runs a program, whatever ran before."""
+
+    def run(code, tests):
+        grader._known.clear()
+        return grader.grade_all([f"Here it is:\n```python\n{code}\n```\n"], [tests])[0]
+
+    return run
+
+
+def test_a_verdict_is_remembered_and_an_end_by_force_is_not(grader, monkeypatch):
+    runs = []
+
+    def counted(sandbox, program, tests, max_tests):
+        runs.append(program)
+        return grade_program(sandbox, program, tests, max_tests)
+
+    monkeypatch.setattr(code, "grade_program", counted)
+    tests = json.dumps({"kind": "call", "function": "f", "inputs": [[1]], "outputs": [2]})
+    right, wrong, dies = "def f(x): return 2*x", "def f(x): return 0*x", "[0] * 10**12"
+    first = grader.grade_all([right, wrong, dies, right], [tests] * 4)
+    assert runs == [right, wrong, dies]
+    assert [verdict.outcome for verdict in first] == [
+        Outcome.CORRECT, Outcome.WRONG, Outcome.ERROR, Outcome.CORRECT
+    ]  # fmt: skip
+    assert grader.grade_all([right, wrong, dies], [tests] * 3) == first[:3]
+    assert runs[3:] == [dies]
+    other = json.dumps({"kind": "call", "function": "f", "inputs": [[1]], "outputs": [0]})
+    assert [verdict.outcome for verdict in grader.grade_all([right, wrong], [other] * 2)] == [
+        Outcome.WRONG, Outcome.CORRECT
+    ]  # fmt: skip
+    assert runs[4:] == [right, wrong]
+    monkeypatch.setattr(code, "REMEMBERED", 1)
+    grader.grade_all(["def f(x): return x + 1"], [tests])
+    assert grader.grade_all([right], [tests]) == [CORRECT]
+    assert runs[6:] == ["def f(x): return x + 1", right]
 
 
 def stdio(inputs, outputs, **more):

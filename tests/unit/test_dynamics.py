@@ -1,16 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from entropy_mechanism.analysis.dynamics import (
     COVARIANCE,
     DYNAMICS_COLUMNS,
     ENTROPY,
-    SUMMARY_COLUMNS,
     dynamics,
-    summarise_dynamics,
 )
+from entropy_mechanism.analysis.entropy_change import ENTROPY_CHANGE_COLUMNS, entropy_change
 
 
 def curves_of(entropy, covariance, run="r", **columns) -> pd.DataFrame:
@@ -102,40 +100,6 @@ def test_runs_do_not_leak_into_each_other():
     assert covariance["smooth"].tolist() == pytest.approx([0.15, 0.15])
 
 
-def test_proportional_loss_gives_its_factor_and_perfect_correlations():
-    covariance = np.random.default_rng(1).uniform(-0.005, 0.02, 30)
-    entropy = 1 - np.concatenate([[0], np.cumsum(0.4 * covariance[:-1])])
-    row = summarise_dynamics(dynamics(curves_of(entropy, covariance))).iloc[0]
-    assert row["steps"] == 29
-    assert row["slope_through_origin"] == pytest.approx(0.4)
-    assert (row["pearson"], row["spearman"]) == pytest.approx((1, 1))
-    assert row["positive_share"] == pytest.approx((covariance[:-1] > 0).mean())
-
-
-def test_summary_agrees_with_scipy_on_raw_values():
-    generator = np.random.default_rng(2)
-    covariance = generator.normal(0.01, 0.01, 50)
-    entropy = 1 - np.cumsum(0.5 * covariance + generator.normal(0, 0.005, 50))
-    summary = summarise_dynamics(dynamics(curves_of(entropy, covariance), window=11))
-    row, loss = summary.iloc[0], entropy[:-1] - entropy[1:]
-    assert list(summary.columns) == SUMMARY_COLUMNS
-    assert row["positive_share"] == sum(value > 0 for value in covariance[:-1]) / 49
-    assert row["pearson"] == pytest.approx(stats.pearsonr(covariance[:-1], loss).statistic)
-    assert row["spearman"] == pytest.approx(stats.spearmanr(covariance[:-1], loss).statistic)
-    slope = np.linalg.lstsq(covariance[:-1, None], loss)[0][0]
-    assert row["slope_through_origin"] == pytest.approx(slope)
-
-
-def test_undefined_summaries_are_nan():
-    constant = summarise_dynamics(dynamics(curves_of([0.9, 0.8, 0.6, 0.5], [0.1] * 4))).iloc[0]
-    assert np.isnan(constant["pearson"])
-    assert np.isnan(constant["spearman"])
-    assert constant["slope_through_origin"] == pytest.approx(0.4 / 3 / 0.1)
-    alone = summarise_dynamics(dynamics(curves_of([0.9], [0.1]))).iloc[0]
-    assert alone["steps"] == 0
-    assert alone[["positive_share", "pearson", "slope_through_origin"]].isna().all()
-
-
 def test_even_windows_missing_columns_and_repeated_steps_are_refused():
     curves = curves_of([0.9, 0.8], [0.1, 0.2])
     with pytest.raises(ValueError, match="window is 4"):
@@ -146,7 +110,40 @@ def test_even_windows_missing_columns_and_repeated_steps_are_refused():
         dynamics(pd.concat([curves, curves.iloc[:1]]))
 
 
-def test_no_runs_give_empty_frames():
+def test_no_runs_give_an_empty_frame():
     frame = dynamics(curves_of([0.9, 0.8], [0.1, 0.2]).iloc[:0])
     assert list(frame.columns) == DYNAMICS_COLUMNS
-    assert list(summarise_dynamics(frame).columns) == SUMMARY_COLUMNS
+
+
+def test_a_measured_entropy_change_is_split_into_same_prefixes_and_other_ones():
+    curves = curves_of([0.9, 0.7, 0.6, 0.65], [0.2, 0.1, -0.05, 0.0], train_set="t", updates_per_rollout=8)
+    measured = {
+        "entropy_change/same_prefix": [-0.15, np.nan, 0.1, np.nan],
+        "entropy_change/predicted": [-0.14, np.nan, 0.2, np.nan],
+    }
+    frame = entropy_change(curves.assign(**measured).iloc[::-1])
+    assert list(frame) == ENTROPY_CHANGE_COLUMNS
+    assert frame[["step", "gradient_steps"]].to_numpy().tolist() == [[0, 0], [2, 16]]
+    assert frame["measured"].tolist() == pytest.approx([-0.2, 0.05])
+    assert frame["same_prefix"].tolist() == [-0.15, 0.1]
+    assert frame["state_distribution"].tolist() == pytest.approx([-0.05, -0.05])
+    assert frame["predicted"].tolist() == [-0.14, 0.2]
+
+
+def test_a_step_whose_successor_was_not_logged_has_no_measured_change():
+    curves = curves_of([0.9, 0.7, 0.6], [0.2, 0.1, 0.1], train_set="t", updates_per_rollout=8)
+    curves = curves.assign(**{"entropy_change/same_prefix": -0.1, "entropy_change/predicted": -0.1})
+    frame = entropy_change(curves.drop(index=1))
+    assert frame["measured"].isna().tolist() == [True, True]
+    assert frame["state_distribution"].isna().tolist() == [True, True]
+    assert frame["same_prefix"].tolist() == [-0.1, -0.1]
+
+
+def test_runs_that_measure_no_entropy_change_give_an_empty_frame_of_the_same_types():
+    curves = curves_of([0.9, 0.7], [0.2, 0.1], train_set="t", updates_per_rollout=8)
+    columns = ("entropy_change/same_prefix", "entropy_change/predicted")
+    some = entropy_change(curves.assign(**dict.fromkeys(columns, 0.1)))
+    for none in (curves, curves.assign(**dict.fromkeys(columns))):
+        frame = entropy_change(none)
+        assert len(frame) == 0
+        assert frame.dtypes.to_dict() == some.dtypes.to_dict()

@@ -6,12 +6,14 @@ import pytest
 import yaml
 
 from entropy_mechanism import files
-from entropy_mechanism.config import HubModel
+from entropy_mechanism.config import HubModel, load_experiment
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.hub import ModelError, fetch, sizes
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
 from entropy_mechanism.models.tiny import build_tokenizer
+from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.make_model import make_model
+from entropy_mechanism.stages.train import training_fingerprint
 
 
 @pytest.fixture
@@ -61,6 +63,40 @@ def test_a_published_model_gets_a_manifest_and_its_weights_stay_where_they_are(c
     embeddings = 2 * policy.get_input_embeddings().weight.numel()
     assert found.facts["parameters"] == policy.num_parameters()
     assert found.facts["non_embedding_parameters"] == policy.num_parameters() - embeddings
+
+
+def test_a_chat_template_reaches_the_manifest_and_changes_what_is_trained_and_answered(copy, tmp_path):
+    def manifest_of(name, **changes):
+        raw = {
+            "title": "x",
+            "data": {
+                "train": {"kind": "arithmetic", "split": "train", "operands": [2, 3], "problems": 10},
+                "held": {"kind": "arithmetic", "split": "test", "operands": [2, 3], "problems": 10},
+            },
+            "validation": "held",
+            "models": {"base": {"kind": "hub", "id": "Example/Base", "folder": str(copy), **changes}},
+            "methods": {"grpo": {"objective": {"name": "ppo-clip"}}},
+            "training": {
+                "steps": 1, "prompts": 2, "samples": 2, "updates": 1, "learning_rate": 1e-3, "max_response": 8
+            },
+            "runs": [{"models": ["base"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1]}],
+            "evaluation": {"max_response": 8, "benchmarks": {"easy": {"data": "held", "protocols": ["greedy"]}}},
+        }  # fmt: skip
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        output = tmp_path / f"results/models/{name}/manifest.json"
+        make_model(path, "base", output, tmp_path / "results")
+        return path, output
+
+    def fingerprint(path, output):
+        run = Plan(load_experiment(path)).run_config("base--train--grpo--s1")
+        return training_fingerprint(run, output, path, path)
+
+    path, plain = manifest_of("plain")
+    _, templated = manifest_of("templated", chat_template="{{ messages[0]['content'] }}")
+    assert manifest.read(plain).chat_template is None
+    assert manifest.read(templated).chat_template == "{{ messages[0]['content'] }}"
+    assert fingerprint(path, plain) != fingerprint(path, templated)
 
 
 def test_a_shared_head_counts_once(copy):

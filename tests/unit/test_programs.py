@@ -201,7 +201,7 @@ def test_training_rewards_programs_by_running_them(tmp_path):
     experiment, results = tmp_path / "code.yaml", tmp_path / "results"
     experiment.write_text(EXPERIMENT)
     for name in ("train", "validation"):
-        prepare(experiment, name, tmp_path / f"{name}.parquet", tmp_path / f"{name}.json", results)
+        prepare(experiment, name, [], tmp_path / f"{name}.parquet", tmp_path / f"{name}.json", results)
     make_model(experiment, "coder", tmp_path / "model/manifest.json", results)
     resolve(experiment, RUN, tmp_path / "run.yaml", results)
     train(

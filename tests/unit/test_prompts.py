@@ -9,6 +9,7 @@ import pytest
 from entropy_mechanism.config import PromptStyle
 from entropy_mechanism.data.problems import Problem, to_frame
 from entropy_mechanism.data.prompts import STYLES, chat
+from entropy_mechanism.models.load import load_tokenizer
 from entropy_mechanism.models.tiny import build_tokenizer
 from entropy_mechanism.stages.render_prompts import text
 from entropy_mechanism.stages.runtime import questions, stop_ids
@@ -70,8 +71,21 @@ def test_a_style_reaches_the_policy(tokenizer, file):
 def test_a_tokenizer_without_a_chat_template_is_an_error_that_says_what_to_do(file):
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="no chat template, so no plain prompt can be made; put a chat_template"):
+    with pytest.raises(
+        ValueError, match="no chat template, so no plain prompt can be made; write one as `chat_template`"
+    ):
         questions(file, tokenizer)
+
+
+def test_a_models_own_template_takes_the_place_of_the_tokenizers(file, tmp_path):
+    bare = build_tokenizer()
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path / "bare")
+    own = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}Answer:"
+    tokenizer = load_tokenizer(tmp_path / "bare", own)
+    assert asked(tokenizer, file, "plain")[0] == f"{PROBLEM}\nAnswer:"
+    tokenizer.save_pretrained(tmp_path / "trained")
+    assert asked(load_tokenizer(tmp_path / "trained"), file, "plain")[0] == f"{PROBLEM}\nAnswer:"
 
 
 def test_the_end_of_sequence_token_ends_a_response_unless_others_are_named(tokenizer):

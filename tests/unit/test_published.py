@@ -96,6 +96,17 @@ def test_minerva_gold_is_taken_from_the_box_where_there_is_no_answer_column(tmp_
     assert problems("minerva", tmp_path / "copy", [row])[0].answer == "4.5 \\times 10^{3}"
 
 
+def test_only_the_data_sources_asked_for_are_kept(tmp_path):
+    chosen = {"data_sources": ["numina_olympiads"]}
+    kept, facts = read("eurus2-math", tmp_path / "a", EXAMPLES["eurus2-math"], **chosen)
+    assert [problem.problem for problem in kept] == ["Solve $2x = 1$."]
+    assert facts["dropped"]["of another data_source"]["rows"] == 1
+    with pytest.raises(SourceError, match="no problem is of numina_nowhere; there are numina_cn_k12, numina_oly"):
+        read("eurus2-math", tmp_path / "b", EXAMPLES["eurus2-math"], data_sources=["numina_nowhere"])
+    with pytest.raises(ValueError, match="found with source 'amc'; allowed: only with the sources eurus2"):
+        settings("amc", tmp_path / "a", data_sources=["x"])
+
+
 def test_programs_get_the_tests_of_their_kind(tmp_path):
     stdio, call = (json.loads(p.tests) for p in problems("eurus2-code", tmp_path / "a", EXAMPLES["eurus2-code"]))
     assert stdio == {"kind": "stdio", "inputs": ["2\n3 4\n", "1\n5\n"], "outputs": ["7\n", "5\n"]}
@@ -103,6 +114,10 @@ def test_programs_get_the_tests_of_their_kind(tmp_path):
     kodcode = problems("kodcode", tmp_path / "b", EXAMPLES["kodcode"])[0]
     assert json.loads(kodcode.tests) == {"kind": "pytest", "code": EXAMPLES["kodcode"][0]["test"]}
     assert "def square_1(n):" in kodcode.problem
+    acecode = problems("acecode", tmp_path / "c", EXAMPLES["acecode"])[0]
+    tests = ["assert triple(2) == 6", "assert triple(0) == 0"]
+    code = "".join(f"\n\ndef test_{n}():\n    {test}\n" for n, test in enumerate(tests))
+    assert json.loads(acecode.tests) == {"kind": "pytest", "code": f"from solution import *\n{code}"}
 
 
 def test_kodcodes_two_parts_share_nothing_and_leave_nothing_out(tmp_path):

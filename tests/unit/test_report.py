@@ -11,11 +11,13 @@ import pytest
 from test_figures import FINAL, A, B, empty, make_frames
 
 from entropy_mechanism.figures import fig02, style
-from entropy_mechanism.report import FigureEntry, Report, TableEntry, build, comparison, headlines
+from entropy_mechanism.report import FigureEntry, Report, TableEntry, build, comparison, headlines, judge_all
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+SVG = b"""<svg xmlns="http://www.w3.org/2000/svg" width="237.6pt" height="20pt" viewBox="0 0 237.6 20">
+<rect width="100" height="10"/></svg>"""
 
 
 class Page(HTMLParser):
@@ -51,6 +53,8 @@ def frames():
 def report(frames):
     last = frames["curves"].groupby("run").last().loc[frames["runs"]["run"]]
     runs = frames["runs"].assign(
+        device="cpu",
+        fingerprint="0123456789abcdef",
         entropy=last[style.ENTROPY].to_numpy(),
         accuracy=last[style.ACCURACY].to_numpy(),
         mlflow_run=[f"id{number}" for number in range(len(frames["runs"]))],
@@ -59,9 +63,15 @@ def report(frames):
         experiment="tiny",
         created="2025-06-01 12:00",
         revision="abc1234",
+        claims=judge_all(frames, {"fig01": set(frames["runs"]["run"])}),
         headlines=headlines(frames),
         figures=(
-            FigureEntry("fig01", "First", "What is shown.", PNG, "../figures/fig01.csv", "../figures/fig01.pdf"),
+            FigureEntry(
+                *("fig01", "First", "What is shown.", PNG),
+                links={"data (CSV)": "../figures/fig01.csv", "PDF": "../figures/fig01.pdf"},
+                runs=("tiny--chains--grpo--s0",),
+            ),
+            FigureEntry("fig07", "Vector", "In SVG.", SVG, links={"SVG": "../figures/fig07.svg"}),
             FigureEntry("fig08", "Second", "Not shown.", None, note="no strictly on-policy run."),
             FigureEntry("fig11", "Third", "Empty file.", b""),
         ),
@@ -73,6 +83,7 @@ def report(frames):
                 pd.DataFrame({"Name": ["a", "<b>"], "Score": ["**51.2** [4, 6]", "–"]}),
             ),
             TableEntry("table2", "Nothing", "Caption.", pd.DataFrame({"Name": []})),
+            TableEntry("forms", "Old", "Caption.", None, note="out of date."),
         ),
         runs=runs,
         comparison=comparison(frames),
@@ -172,18 +183,23 @@ def test_page_is_self_contained(report):
         if tag == "a":
             assert not re.match(r"(https?:)?//", attributes["href"])
     assert not re.search(r"url\(|@import|https?://", html)
+    assert all(meta.get("http-equiv") is None for meta in page.all("meta"))
     assert {"script", "style"} <= {tag for tag, _ in page.tags}
 
 
 def test_every_figure_has_an_image_with_text_or_says_that_it_is_missing(report):
     page = Page(build(report))
     images = [image for image in page.all("img") if "src" in image]
-    assert len(images) == 1
+    assert len(images) == 2
     assert base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,")) == PNG
+    assert base64.b64decode(images[1]["src"].removeprefix("data:image/svg+xml;base64,")) == SVG
     assert images[0]["alt"] == "Fig 1: First. What is shown."
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 3
-    assert "Fig 8 is missing: no strictly on-policy run." in page.text
-    assert "Fig 11 is missing" in page.text
+    assert images[1]["width"] == str(round(3.3 * 138))  # one column, in the size of all letters
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 4
+    assert "Fig 8 is not shown: no strictly on-policy run." in page.text
+    assert "Fig 11 is not shown" in page.text
+    assert "Forms is not shown: out of date." in page.text
+    assert "tiny--chains--grpo--s0" in page.text
     links = {link["href"] for link in page.all("a")}
     assert {"../figures/fig01.csv", "../figures/fig01.pdf", "#figures"} <= links
 
@@ -199,8 +215,10 @@ def test_tables_are_complete_and_escaped(report):
     assert "<strong>51.2</strong>" in html
     assert "&lt;b&gt;" in html
     assert "No rows" in page.text
-    assert len(page.all("tr")) == sum(1 + len(rows) for rows in (report.comparison, report.runs, [0, 1]))
-    assert {cell["data-sort"] for cell in page.all("td")} >= {"51.2", "a", "60.0"}
+    criteria = [judged.findings for judged in report.claims]
+    tables = (report.claims, *criteria, report.comparison, report.runs, [0, 1])
+    assert len(page.all("tr")) == sum(1 + len(rows) for rows in tables)
+    assert {cell.get("data-sort") for cell in page.all("td")} >= {"51.2", "a", "60.0"}
 
 
 def test_page_says_what_was_run_and_how_to_repeat_it(report):

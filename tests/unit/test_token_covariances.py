@@ -10,7 +10,8 @@ import yaml
 from unit.test_training import QUESTIONS, config_for, weights, without_times
 
 from entropy_mechanism import files
-from entropy_mechanism.analysis.token_covariances import step_covariances
+from entropy_mechanism.analysis.covariance_levels import step_levels
+from entropy_mechanism.analysis.token_covariances import read_step, step_covariances
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rewards.math import Outcome
 from entropy_mechanism.rl.loop import Hooks, Trainer
@@ -56,9 +57,10 @@ class Run:
 
     def covariances(self):
         inputs = [self.folder / name for name in ("run.yaml", "metrics.parquet", "manifest.json")]
-        output = self.folder / "token_covariances.parquet"
-        token_covariances(*inputs, store=self.store, output=output, results=self.folder)
-        return pd.read_parquet(output)
+        outputs = [self.folder / f"{name}.parquet" for name in ("token_covariances", "covariance_levels")]
+        token_covariances(*inputs, store=self.store, outputs=outputs, results=self.folder)
+        self.levels = pd.read_parquet(outputs[1])
+        return pd.read_parquet(outputs[0])
 
     def logged(self, step):
         return {name: value for name, value in self.rows[step].items() if name.startswith("covariance/")}
@@ -85,6 +87,11 @@ def test_covariances_from_token_records_are_those_that_the_training_logged(polic
     for step, row in frame.set_index("step").iterrows():
         found = row.filter(like="covariance/").dropna().to_dict()
         assert found == pytest.approx(run.logged(step), rel=1e-5, abs=1e-6)
+    common = ["run", "model", "train_set", "method", "seed", "updates_per_rollout", "step"]
+    assert run.levels[common].equals(frame[common])
+    levels = {"token": "covariance/mean", "action": "covariance/response"}
+    for level, name in levels.items():
+        assert run.levels[level].to_numpy() == pytest.approx(frame[name].to_numpy(), abs=1e-12)
     records = read_shards(run.tokens)
     if "PRIME" in case or "within" in case:
         assert records.groupby(["step", "group", "sample"])["advantage"].nunique().max() > 1
@@ -181,7 +188,8 @@ def test_step_covariances_are_the_papers_formulas():
         (0, 1, 0, -0.5, 0.0, -0.5),
         (1, 1, 0, -0.2, 1.0, 2.0),  # response (1, 0) is empty
     )
-    found = step_covariances(records, groups=3, group_size=2)
+    step = read_step(records, groups=3, group_size=2)
+    found, levels = step_covariances(step), step_levels(step)
     logprob, advantage = records["old_logprob"].to_numpy(float), records["advantage"].to_numpy()
     tokens = (logprob - logprob.mean()) * (advantage - advantage.mean())
     assert found["covariance/mean"] == pytest.approx(tokens.mean())
@@ -197,9 +205,22 @@ def test_step_covariances_are_the_papers_formulas():
     assert found["covariance/response_accuracy_0"] == 0  # the third group is empty altogether
     assert found["covariance/response"] == pytest.approx((one + two) / 3)
 
+    assert levels["token"] == pytest.approx(tokens.mean())
+    assert levels["token_accuracy_0.5"] == pytest.approx(tokens.mean())
+    assert "token_accuracy_0" not in levels  # its responses are empty
+    assert levels["action"] == levels["action_accuracy_0.5"] * 2 / 3 == found["covariance/response"]
+
+    def plain(means, advantages):
+        return ((np.array(means) - np.mean(means)) * (np.array(advantages) - np.mean(advantages))).mean()
+
+    pairs = plain([-2.0, -0.5], [0.5, -0.5]) + plain([0.0, -0.2], [0.0, 2.0])
+    assert levels["sequence"] == pytest.approx(pairs / 3)
+    assert levels["sequence_accuracy_0.5"] == pytest.approx(pairs / 2)
+    assert levels["sequence_accuracy_0"] == 0
+
 
 def test_records_beyond_the_steps_groups_are_refused():
     with pytest.raises(ValueError, match="hold group 1; the step has 1"):
-        step_covariances(records_of((1, 0, 0, -1.0, 1.0, 0.5)), groups=1, group_size=2)
+        read_step(records_of((1, 0, 0, -1.0, 1.0, 0.5)), groups=1, group_size=2)
     with pytest.raises(ValueError, match="hold sample 2; the step has 2"):
-        step_covariances(records_of((0, 2, 0, -1.0, 1.0, 0.5)), groups=1, group_size=2)
+        read_step(records_of((0, 2, 0, -1.0, 1.0, 0.5)), groups=1, group_size=2)

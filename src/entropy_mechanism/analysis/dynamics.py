@@ -7,11 +7,9 @@ covariance at step t and the entropy lost from t to t + 1 should move together, 
 from collections.abc import Iterable
 from fractions import Fraction
 
-import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from entropy_mechanism.analysis.law import MINIMUM_POINTS, require_columns, rows_by_run
+from entropy_mechanism.analysis.law import require_columns, rows_by_run
 
 ENTROPY = "entropy/sequence_mean/before_filter"
 """Default entropy column. The group filter keeps the prompts the policy neither always nor never solves, so
@@ -20,22 +18,14 @@ difference between two steps is the policy's change plus noise."""
 COVARIANCE = "covariance/response"
 GROUP_PREFIX = "covariance/response_accuracy_"
 SERIES_COVARIANCE, SERIES_ENTROPY = "covariance", "minus_entropy_difference"
+LEVELS = ("token", "sequence", "action")
+"""At which covariance_levels.parquet has the covariance."""
 RECORDS, LOGGED = "records", "logged"
 """Sources of a value: the records of the step's tokens, or what the training logged."""
 
 DYNAMICS_COLUMNS = [
     *("run", "model", "method", "seed", "series", "step", "gradient_steps", "source"),
     *("value", "smooth", "low", "high"),
-]
-SUMMARY_COLUMNS = [
-    "run",
-    "method",
-    "seed",
-    "steps",
-    "positive_share",
-    "pearson",
-    "spearman",
-    "slope_through_origin",
 ]
 
 
@@ -106,39 +96,3 @@ def _smoothed(values: pd.Series, window: int) -> pd.DataFrame:
     rolling = values.rolling(window, center=True, min_periods=1)
     mean, spread = rolling.mean(), rolling.std(ddof=0)
     return pd.DataFrame({"value": values, "smooth": mean, "low": mean - spread, "high": mean + spread})
-
-
-def summarise_dynamics(series: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame of dynamics_summary.parquet from the frame of `dynamics`: one row per run.
-
-    Over the `steps` that have both a covariance c and an entropy loss d = H_t - H_t+1, on raw values since
-    smoothing would inflate every correlation: `positive_share` of c > 0, `pearson` and `spearman` of (c, d),
-    `slope_through_origin` sum(c d) / sum(c^2), the effective learning rate of Theorem 1. Undefined values
-    (no common step; fewer than three or constant values for a correlation) are NaN.
-    """
-    require_columns(series, DYNAMICS_COLUMNS, name="dynamics")
-    records = []
-    for run, rows in series.groupby("run", sort=False):
-        wide = rows.pivot(index="step", columns="series", values="value")
-        pairs = wide.reindex(columns=[SERIES_COVARIANCE, SERIES_ENTROPY]).dropna().to_numpy(dtype=float)
-        covariance, loss = pairs[:, 0], pairs[:, 1]
-        squares = float(covariance @ covariance)
-        records.append(
-            {
-                "run": run,
-                "method": rows["method"].iloc[0],
-                "seed": rows["seed"].iloc[0],
-                "steps": len(pairs),
-                "positive_share": float((covariance > 0).mean()) if len(pairs) else np.nan,
-                "pearson": _correlation(covariance, loss),
-                "spearman": _correlation(rankdata(covariance), rankdata(loss)),
-                "slope_through_origin": float(covariance @ loss) / squares if squares else np.nan,
-            }
-        )
-    return pd.DataFrame(records, columns=SUMMARY_COLUMNS)
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    if x.size < MINIMUM_POINTS or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan
-    return float(np.corrcoef(x, y)[0, 1])

@@ -150,6 +150,14 @@ EXAMPLES: dict[str, Rows] = {
     "eurus2-math-heldout": _EURUS_ROWS,
     "eurus2-code": _EURUS_ROWS,
     "eurus2-code-heldout": _EURUS_ROWS,
+    "acecode": [
+        {
+            "id": "oss_0",
+            "source": "oss",
+            "question": "Write a function triple(n) that returns three times n.",
+            "test_cases": ["assert triple(2) == 6", "assert triple(0) == 0"],
+        }
+    ],
     "kodcode": _KODCODE_ROWS,
     "kodcode-heldout": _KODCODE_ROWS,
     "gsm8k-train": [

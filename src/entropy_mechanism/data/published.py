@@ -45,6 +45,8 @@ def read_published(settings: HubSet) -> tuple[list[Problem], dict[str, Any]]:
     if not source.benchmark and not settings.paper_rows:
         problems = without_conflicts(problems, dropped)
         problems = without_repetitions(problems, dropped, changed)
+    if settings.data_sources:
+        problems = _of(settings.data_sources, problems, settings.source, dropped)
     usable = len(problems)
     problems = _subset(problems, settings, dropped)
     facts = {
@@ -138,6 +140,23 @@ def without_repetitions(problems: Iterable[Problem], dropped: Account, noted: Ac
             noted.add("kept: differs from another in signs and operators alone", problem.id)
         seen[key].add(answer)
         kept.append(problem)
+    return kept
+
+
+def _of(names: list[str], problems: list[Problem], source: str, dropped: Account) -> list[Problem]:
+    """The problems whose `data_source` is one of `names`; SourceError when one of the names has none."""
+    found = {problem.metadata.get("data_source") for problem in problems}
+    if unknown := set(names) - found:
+        there = ", ".join(sorted(filter(None, found))) or "none"
+        raise SourceError(
+            f"{source}: data_sources: no problem is of {', '.join(sorted(unknown))}; there are {there}"
+        )
+    kept = []
+    for problem in problems:
+        if problem.metadata.get("data_source") in names:
+            kept.append(problem)
+        else:
+            dropped.add("of another data_source", problem.id)
     return kept
 
 

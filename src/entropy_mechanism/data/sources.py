@@ -207,6 +207,16 @@ def _kodcode(row: Row) -> Fields:
     return Fields(text, tests=json.dumps({"kind": "pytest", "code": code}), metadata=_some(row, "question_id"))
 
 
+def _acecode(row: Row) -> Fields:
+    """Tests are assertions, each a line of Python that calls the wanted function by its name."""
+    asserts = [line.strip() for line in row["test_cases"] or () if isinstance(line, str)]
+    if not asserts or not all(line.startswith("assert ") for line in asserts):
+        raise Unusable("no assertions")
+    body = "".join(f"\n\ndef test_{n}():\n    {line}\n" for n, line in enumerate(asserts))
+    tests = {"kind": "pytest", "code": f"from solution import *\n{body}"}
+    return Fields(problem_text(row["question"]), tests=json.dumps(tests), metadata=_some(row, "id", "source"))
+
+
 def _is(ability: str) -> Callable[[Row], bool]:
     return lambda row: str(row["ability"]).lower() == ability
 
@@ -266,6 +276,10 @@ SOURCES: dict[str, Source] = {
     ),
     "kodcode": Source(**_KODCODE, wanted=_held_out(False)),
     "kodcode-heldout": Source(**_KODCODE, wanted=_held_out(True), benchmark=True),
+    "acecode": Source(
+        "TIGER-Lab/AceCode-87K", "train", (87_149,), "MIT", ("question", "test_cases"), _acecode,
+        also=("id", "source", "inferences", "context_messages"), streamed=True,
+    ),
     "gsm8k-train": Source(
         "openai/gsm8k", "train", (7_473,), "MIT", ("question", "answer"), _gsm8k, config="main"
     ),

@@ -31,12 +31,15 @@ FIGURES = {
     "fig12": Entry("fig12", ("curves", "runs")),
     "fig13": Entry("fig13", ("curves", "law", "runs")),
     "fig14": Entry("fig14", ("curves", "law", "runs")),
+    "theory": Entry("theory", ("tabular", "counterexamples")),
+    "entropy_change": Entry("entropy_change", ("entropy_change", "dynamics_summary", "curves", "runs")),
 }
 TABLES = {
     "table1": Entry("table1", ("token_covariances", "runs")),
     "table2": Entry("table2", ("scores", "runs")),
     "selection": Entry("selection", ("curves", "scores", "runs")),
     "comparison": Entry("comparison", ("comparison", "runs")),
+    "covariance_grid": Entry("covariance_grid", ("dynamics_summary", "runs")),
 }
 
 

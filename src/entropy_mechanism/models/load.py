@@ -33,13 +33,16 @@ def load_policy(
         ) from error
 
 
-def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer in folder `path`; it pads on the left, as generation needs.
+def load_tokenizer(path: Path | str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer in folder `path`, with `chat_template` in place of its own; it pads on the left.
 
     Raises FileNotFoundError when there is no such folder and ValueError when it holds no tokenizer.
     """
     folder = _existing(path, "tokenizer_config.json", "a tokenizer")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
 
 
 def save_policy(

@@ -19,6 +19,11 @@ class Manifest:
     facts: dict[str, Any]
     """Whatever else its maker wanted to be known: fingerprint, sizes, seconds."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """The template that prompts are written with, where it is not the tokenizer's own."""
+        return self.facts.get("chat_template")
+
     def verify(self) -> None:
         """Raise ValueError naming the first file that is missing or not what was written."""
         for name, expected in self.digests.items():

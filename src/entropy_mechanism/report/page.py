@@ -1,9 +1,10 @@
-"""One HTML file out of numbers, figures and tables. Images and styles are inside: it loads nothing."""
+"""One HTML file out of claims, numbers, figures and tables. Images and styles are inside: it loads nothing."""
 
 import base64
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import markupsafe
 import pandas as pd
 
 from ..figures import style
+from .claims import RULES, VERDICTS, Judged
 from .numbers import Headlines
 
 FOLDER = Path(__file__).parent
@@ -20,41 +22,48 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure. `png` is None when it could not be drawn; `note` then says why. `csv`, `pdf`: relative links."""
+    """A figure. `image` (SVG or PNG) is None when it cannot be shown; `note` then says why.
+
+    `links` are relative addresses of its files by what they are; `runs` the runs it was drawn from.
+    """
 
     name: str
     title: str
     caption: str
-    png: bytes | None
-    csv: str | None = None
-    pdf: str | None = None
+    image: bytes | None
+    links: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """A table. Strings are shown as they are (`**x**` in bold), numbers with four significant digits."""
+    """A table. Strings are shown as they are (`**x**` in bold), numbers with four significant digits.
+
+    `frame` is None when it cannot be shown; `note` then says why.
+    """
 
     name: str
     title: str
     caption: str
-    frame: pd.DataFrame
-    csv: str | None = None
-    md: str | None = None
+    frame: pd.DataFrame | None
+    links: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything that the page shows.
 
-    `runs` has one row per run: run, steps, gradient_steps, seconds, entropy, accuracy (at the end), mlflow_run.
-    `comparison` is the frame of `numbers.comparison`. `run_link` turns an MLflow run id into an address
-    (`http://127.0.0.1:5000/#/experiments/1/runs/{}`); empty: ids are shown without a link.
+    `runs` has one row per run with the columns RUN_COLUMNS. `comparison` is the frame of `numbers.comparison`.
+    `run_link` turns an MLflow run id into an address (`http://127.0.0.1:5000/#/experiments/1/runs/{}`); empty:
+    ids are shown without a link.
     """
 
     experiment: str
     created: str
     revision: str
+    claims: tuple[Judged, ...]
     headlines: Headlines
     figures: tuple[FigureEntry, ...]
     tables: tuple[TableEntry, ...]
@@ -101,10 +110,11 @@ def _cell(value: object, link: str = "") -> _Cell:
         text = markupsafe.escape(value)
         html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(text))
         plain = value.replace("**", "")
-        leading = re.match(r"-?\d+(\.\d+)?(?=$|\s)", plain)
+        leading = re.match(r"[-−+]?\d+(\.\d+)?(?=$|\s)", plain)
         if link and value:
             html = f'<a href="{markupsafe.escape(link.format(value))}">{html}</a>'
-        return _Cell(markupsafe.Markup(html), leading[0] if leading else plain, bool(leading))
+        sort = str(float(leading[0].replace("−", "-"))) if leading else plain
+        return _Cell(markupsafe.Markup(html), sort, bool(leading))
     if value is None or pd.isna(value):
         return _Cell(markupsafe.Markup("–"), "", True)
     shown = _significant(value).replace("-", "−")
@@ -148,12 +158,15 @@ def _tiles(numbers: Headlines) -> list[_Tile]:
 
 RUN_COLUMNS = {
     "run": "Run",
+    "seed": "Seed",
     "steps": "Steps",
     "gradient_steps": "Gradient steps",
-    "seconds": "Seconds",
+    "seconds": "Wall time (s)",
+    "device": "Device",
     "entropy": "Entropy at the end",
     "accuracy": "Accuracy at the end (%)",
     "mlflow_run": "MLflow run",
+    "fingerprint": "Fingerprint",
 }
 
 
@@ -179,21 +192,42 @@ def _comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"Quantity": quantity, **numbers})
 
 
-CSS_PIXELS = 0.69  # per pixel of a PNG at 200 dpi: letters of all figures get one size, two columns fill the page
+CSS_PIXELS = 138  # per inch of a figure: letters of all figures get one size, two columns fill the page
+PNG_DPI, SVG_DPI = 200, 72
 
 
-def _width(png: bytes) -> int:
-    """Width in CSS pixels, from the PNG's header."""
-    return round(CSS_PIXELS * struct.unpack(">I", png[16:20])[0])
+def _width(image: bytes) -> int:
+    """Width in CSS pixels: from the header of a PNG, or the `width="237.6pt"` of an SVG."""
+    if image.startswith(PNG):
+        return round(CSS_PIXELS / PNG_DPI * struct.unpack(">I", image[16:20])[0])
+    points = re.search(rb'<svg[^>]*?\swidth="([\d.]+)pt"', image)
+    return round(CSS_PIXELS / SVG_DPI * float(points[1])) if points else TWO_COLUMNS
 
 
-def _heading(name: str) -> str:
-    """`fig01` becomes `Fig 1`."""
-    return re.sub(r"^([a-z]+)0*(\d+)$", lambda match: f"{match[1].capitalize()} {match[2]}", name)
+PNG = b"\x89PNG"
+TWO_COLUMNS = round(CSS_PIXELS * style.TWO_COLUMNS)
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _data_uri(image: bytes) -> str:
+    kind = "png" if image.startswith(PNG) else "svg+xml"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()
+
+
+def heading(name: str) -> str:
+    """`fig01` becomes `Fig 1`, `ceiling_test` `Ceiling test`."""
+    numbered = re.fullmatch(r"([a-z]+)0*(\d+)", name)
+    if numbered:
+        return f"{numbered[1].capitalize()} {numbered[2]}"
+    return name.replace("_", " ").capitalize()
+
+
+VERDICT_CLASSES = dict(zip(VERDICTS, ("agrees", "part", "disagrees", "unmeasured"), strict=True))
+
+
+def summary(claims: tuple[Judged, ...]) -> list[tuple[str, int]]:
+    """How many claims have each verdict, in the order of VERDICTS."""
+    counts = Counter(judged.verdict for judged in claims)
+    return [(verdict, counts[verdict]) for verdict in VERDICTS]
 
 
 def build(report: Report) -> str:
@@ -205,11 +239,18 @@ def build(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "rows": _rows, "width": _width, "heading": _heading}
+    environment.filters |= {"data_uri": _data_uri, "rows": _rows, "width": _width, "heading": heading}
     numbers = report.headlines
+    there = {entry.name for entry in (*report.figures, *report.tables)}
     return environment.get_template("template.html").render(
         report=report,
         css=markupsafe.Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
+        script=markupsafe.Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
+        summary=summary(report.claims),
+        kinds=VERDICT_CLASSES,
+        order=list(VERDICTS),
+        rules=RULES,
+        there=there,
         tiles=_tiles(numbers),
         model=style.model_label(numbers.model),
         verdicts=[(entry.verdict, style.method_look(entry.method).colour) for entry in numbers.methods],

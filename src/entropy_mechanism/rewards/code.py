@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,8 @@ from entropy_mechanism.rewards.sandbox import Ended, Job, Limits, Sandbox
 
 MAX_TESTS = 32
 """Tests of a problem that are run at most, the first ones; all of them must pass."""
+REMEMBERED = 100_000
+"""Verdicts that a grader keeps, the newest."""
 _FENCED = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _PYTHON = ("python", "python3", "py")
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
@@ -119,6 +122,7 @@ class CodeGrader:
         self.limits, self.max_tests = limits or Limits(), max_tests
         self.workers = workers or min(8, len(os.sched_getaffinity(0)))
         self._sandboxes: list[Sandbox] = []
+        self._known: dict[bytes, Verdict] = {}
 
     def __enter__(self) -> CodeGrader:
         return self
@@ -135,13 +139,15 @@ class CodeGrader:
     def grade_all(self, responses: Sequence[str], tests: Sequence[str]) -> list[Verdict]:
         """Grade each response by the tests beside it, given as JSON text.
 
-        Equal programs with equal tests are run once. Raises ValueError for tests that cannot be read and
-        `SandboxError` where programs cannot be run.
+        Equal programs with equal tests are run once, also among several calls: a policy repeats itself more the
+        less entropy it has. What ended by force or an error is run again, since it may depend on the machine.
+        Raises ValueError for tests that cannot be read and `SandboxError` where programs cannot be run.
         """
         checked = {text: read_tests(text) for text in tests}
         programs = [extract_code(response) for response in responses]
         items = list(zip(programs, tests, strict=True))
-        distinct = [item for item in dict.fromkeys(items) if item[0] is not None]
+        keys = {item: _digest(*item) for item in dict.fromkeys(items) if item[0] is not None}
+        distinct = [item for item, key in keys.items() if key not in self._known]
         wanted = min(self.workers, len(distinct))
         # Started here and not in a thread: a sandbox ends with the thread that started it.
         while len(self._sandboxes) < wanted:
@@ -162,7 +168,21 @@ class CodeGrader:
                 verdicts = dict(zip(distinct, pool.map(grade_one, distinct), strict=True))
         else:
             verdicts = {item: grade_one(item) for item in distinct}
-        return [verdicts.get(item, Verdict(Outcome.NO_ANSWER, "no code block")) for item in items]
+        found = {item: verdicts.get(item) or self._known[key] for item, key in keys.items()}
+        self._remember({keys[item]: verdict for item, verdict in verdicts.items()})
+        return [found.get(item, Verdict(Outcome.NO_ANSWER, "no code block")) for item in items]
+
+    def _remember(self, verdicts: dict[bytes, Verdict]) -> None:
+        lasting = (Outcome.CORRECT, Outcome.WRONG)
+        self._known |= {key: verdict for key, verdict in verdicts.items() if verdict.outcome in lasting}
+        for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
+            del self._known[key]
+
+
+def _digest(program: str, tests: str) -> bytes:
+    """Identifies a program and its tests; a few bytes, where both may be long."""
+    text = f"{len(program)} {program}{tests}"
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def grade_program(sandbox: Sandbox, program: str, tests: Tests, max_tests: int = MAX_TESTS) -> Verdict:

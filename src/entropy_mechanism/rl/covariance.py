@@ -52,16 +52,22 @@ def response_means(values_N: torch.Tensor, response_N: torch.Tensor, groups: int
     return sequence_means(values_N.double(), response_N, groups * size).nan_to_num().view(groups, size)
 
 
-def response_covariance(mean_logprob_PG: torch.Tensor, advantage_PG: torch.Tensor) -> torch.Tensor:
+def response_covariance(
+    mean_logprob_PG: torch.Tensor, advantage_PG: torch.Tensor, weighted: bool = True
+) -> torch.Tensor:
     """Covariance over the responses of each prompt of (log pi(y|x), pi(y|x) A(y)), Eq. 8-9; shape [P].
+
+    Without `weighted` of (log pi(y|x), A(y)), the form of Theorem 2.
 
     log pi(y|x) is the mean over the response's tokens, as the paper normalises it, and pi(y|x) its exponential
     (the product over tokens would underflow). The responses are samples of pi, so the expectation is their
     plain mean (divisor G).
     """
     logprob = mean_logprob_PG.detach().double()
-    weighted = logprob.exp() * advantage_PG.detach().double()
-    return ((logprob - logprob.mean(1, keepdim=True)) * (weighted - weighted.mean(1, keepdim=True))).mean(1)
+    advantage = advantage_PG.detach().double()
+    if weighted:
+        advantage = logprob.exp() * advantage
+    return ((logprob - logprob.mean(1, keepdim=True)) * (advantage - advantage.mean(1, keepdim=True))).mean(1)
 
 
 def response_metrics(covariance_P: torch.Tensor, right_P: torch.Tensor, group_size: int) -> dict[str, float]:

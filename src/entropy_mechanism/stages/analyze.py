@@ -6,7 +6,9 @@ import pandas as pd
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.analysis.consumption import consumption
-from entropy_mechanism.analysis.dynamics import dynamics, summarise_dynamics
+from entropy_mechanism.analysis.dynamics import dynamics
+from entropy_mechanism.analysis.dynamics_summary import summarise_dynamics
+from entropy_mechanism.analysis.entropy_change import entropy_change
 from entropy_mechanism.analysis.forecasting import forecast_runs
 from entropy_mechanism.analysis.forms import compare_forms
 from entropy_mechanism.analysis.law import fit_runs
@@ -55,20 +57,27 @@ def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], resul
 
 
 def entropy_dynamics(
-    experiment: Path, run: str, curves: Path, token_covariances: Path, outputs: list[Path], results: Path
+    experiment: Path,
+    run: str,
+    curves: Path,
+    token_covariances: Path,
+    covariance_levels: Path,
+    outputs: list[Path],
+    results: Path,
 ) -> None:
-    """How one run spends its entropy: consumption, dynamics and dynamics_summary, in this order."""
+    """How one run spends its entropy: consumption, dynamics, entropy_change, dynamics_summary, in this order."""
     settings = load_experiment(experiment).analysis
     params = settings.model_dump(mode="json")
-    inputs = [curves, token_covariances]
+    inputs = [curves, token_covariances, covariance_levels]
     with tracking.stage(
         "entropy_dynamics", run, results=results, params=params, inputs=inputs, outputs=outputs
     ) as record:
         frame = pd.read_parquet(curves)
         series = dynamics(frame, settings.smoothing, recorded=pd.read_parquet(token_covariances))
-        summary = summarise_dynamics(series)
-        tables = (consumption(frame), series, summary)
+        changes, levels = entropy_change(frame), pd.read_parquet(covariance_levels)
+        summary = summarise_dynamics(series, levels, changes, settings.seed, settings.resamples)
+        tables = (consumption(frame), series, changes, summary)
         for path, table in zip(outputs, tables, strict=True):
             files.write_parquet(path, table)
-        for name in ("positive_share", "pearson", "spearman", "slope_through_origin"):
+        for name in ("positive_share", "pearson", "spearman", "slope_through_origin", "same_prefix_slope"):
             record.metric(name, float(summary[name].iloc[0]))

@@ -55,5 +55,6 @@ def _published(settings: HubModel, output: Path) -> dict:
     # The cache names the folder of a snapshot after its commit.
     commit = folder.name if settings.folder is None else None
     facts = {"id": settings.id, "commit": commit, "parameters": parameters, "non_embedding_parameters": outside}
-    manifest.write(output, folder, facts)
+    template = {"chat_template": settings.chat_template} if settings.chat_template else {}
+    manifest.write(output, folder, facts | template)
     return facts

@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import ArithmeticSet, HubSet, ProgramSet, chosen, load_experiment
-from entropy_mechanism.data.problems import Problem, to_frame
+from entropy_mechanism.config import ArithmeticSet, HubSet, JoinedSet, ProgramSet, chosen, load_experiment
+from entropy_mechanism.data.problems import Problem, from_frame, to_frame
 
 
-def prepare(experiment: Path, data: str, output: Path, statistics: Path, results: Path) -> None:
-    """Make one data set of an experiment."""
+def prepare(experiment: Path, data: str, parts: list[Path], output: Path, statistics: Path, results: Path) -> None:
+    """Make one data set of an experiment; `parts` are the files of the sets that a joined one consists of."""
     settings = chosen("--data", data, load_experiment(experiment).data)
     params = settings.model_dump(mode="json")
-    with tracking.stage("prepare", data, results=results, params=params, outputs=[output, statistics]) as record:
-        problems, facts = _problems(settings, data)
+    outputs = [output, statistics]
+    with tracking.stage("prepare", data, results=results, params=params, inputs=parts, outputs=outputs) as record:
+        problems, facts = (
+            _joined(settings, parts) if isinstance(settings, JoinedSet) else _problems(settings, data)
+        )
         frame = to_frame(problems)
         files.write_parquet(output, frame)
         summary = {"data": data, **facts, "sha256": files.sha256(output), "settings": params}
@@ -23,6 +28,21 @@ def prepare(experiment: Path, data: str, output: Path, statistics: Path, results
             record.metric(f"dropped/{reason.replace(' ', '_').replace(':', '')}", entry["rows"])
             print(f"{data}: left out {entry['rows']}: {reason} ({', '.join(entry['examples'])} …)")
         print(f"{data}: {len(frame)} problems, for example {frame['problem'].iloc[0]}")
+
+
+def _joined(settings: JoinedSet, files: list[Path]) -> tuple[list[Problem], dict[str, Any]]:
+    """The problems of all parts, in the order of the parts."""
+    if len(files) != len(settings.parts):
+        raise ValueError(
+            f"--parts: found {len(files)} files; a joined set of {', '.join(settings.parts)} needs each"
+        )
+    parts = [from_frame(pd.read_parquet(path), str(path)) for path in files]
+    counts = {name: len(part) for name, part in zip(settings.parts, parts, strict=True)}
+    return [problem for part in parts for problem in part], {
+        "parts": counts,
+        "kept": sum(counts.values()),
+        "dropped": {},
+    }
 
 
 def _problems(settings: ArithmeticSet | ProgramSet | HubSet, name: str) -> tuple[list[Problem], dict[str, Any]]:

@@ -1,44 +1,63 @@
 """Figures, tables, analyses and records -> one self-contained page."""
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.config import load_experiment
-from entropy_mechanism.report import FigureEntry, Report, TableEntry, build, comparison, headlines
+from entropy_mechanism.figures import inputs, registry
+from entropy_mechanism.paths import Paths
+from entropy_mechanism.plan import Plan
+from entropy_mechanism.report import (
+    FigureEntry,
+    Report,
+    TableEntry,
+    build,
+    comparison,
+    headlines,
+    judge_all,
+    summary,
+)
 from entropy_mechanism.stages.figure import read_frames
 from entropy_mechanism.tracking.provenance import git_state
 
 SHOWN_PACKAGES = ("torch", "transformers", "snakemake", "mlflow", "math-verify", "pandas", "scipy")
+FIGURE_LINKS = {"data (CSV)": ".csv", "SVG": ".svg", "PDF": ".pdf"}
+TABLE_LINKS = {"CSV": ".csv", "Markdown": ".md"}
 
 
-def report(
-    experiment: Path,
-    items: list[str],
-    frames: list[str],
-    tracking_uri: str | None,
-    output: Path,
-    results: Path,
-) -> None:
-    """Build the page. Records are sent to MLflow first, so that the page can name the runs there."""
+def report(experiment: Path, tracking_uri: str | None, output: Path, results: Path) -> None:
+    """Build the page from the files of `<results>/<name>`, where output is `<results>/<name>/report/index.html`.
+
+    Records are sent to MLflow first, so that the page can name the runs there. A figure or table that is not there
+    is said to be missing; missing analyses are an error.
+    """
     name = output.parent.parent.name
-    with tracking.stage("report", name, results=results, inputs=[*items, *frames], outputs=[output]):
-        title = load_experiment(experiment).title
+    plan, paths = Plan(load_experiment(experiment)), Paths(output.parent.parent.parent, name)
+    frames = inputs.frames(plan, paths)
+    items = [Path(path) for path in inputs.descriptions(plan, paths)]
+    made = [path for path in items if path.is_file()]
+    with tracking.stage("report", name, results=results, inputs=[*made, *frames], outputs=[output]):
+        read = {Path(path).as_posix(): files.sha256(path) for path in frames}
         tables = read_frames(frames)
-        entries = [_Item(Path(path), output.parent) for path in items]
+        entries = [_Item(path, output.parent, read) for path in items]
         sent = tracking.sync(results, tracking_uri)
         if sent.error:
             print(f"the page cannot name every MLflow run: {sent}")
-        git = git_state()
+        shown = [*plan.experiment.figures, *plan.experiment.tables]
+        claims = judge_all(tables, {item: {run.name for run in plan.shown(item)} for item in shown})
         page = build(
             Report(
-                experiment=f"{name}: {title}",
+                experiment=f"{name}: {plan.experiment.title}",
                 created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-                revision=_revision(git),
+                revision=_revision(git_state()),
+                claims=claims,
                 headlines=headlines(tables),
                 figures=tuple(item.figure() for item in entries if item.is_figure),
                 tables=tuple(item.table() for item in entries if not item.is_figure),
@@ -56,69 +75,99 @@ def report(
         files.write_text(output, page)
         for sentence in (entry.verdict for entry in headlines(tables).methods):
             print(sentence)
+        print("claims of the paper: " + ", ".join(f"{count} {verdict}" for verdict, count in summary(claims)))
         print(f"report: {output}")
 
 
 class _Item:
-    """A figure or table as its stage left it."""
+    """A figure or table as its stage left it; `read` are the digests of what the report itself is made from."""
 
-    def __init__(self, description: Path, page_folder: Path) -> None:
+    def __init__(self, description: Path, page_folder: Path, read: Mapping[str, str]) -> None:
         self.path = description
-        self.description = files.read_json(description)
-        self.is_figure = description.with_suffix(".png").exists()
+        self.name = description.stem
+        self.description: dict[str, Any] = files.read_json(description) if description.is_file() else {}
+        self.is_figure = self.name in registry.FIGURES
         self.page_folder = page_folder
+        self.read = read
 
-    def _link(self, suffix: str) -> str:
-        return self.path.with_suffix(suffix).resolve().relative_to(self.page_folder.parent.resolve()).as_posix()
+    def _links(self, suffixes: Mapping[str, str]) -> dict[str, str]:
+        found = {name: self.path.with_suffix(suffix) for name, suffix in suffixes.items()}
+        root = self.page_folder.parent.resolve()
+        return {
+            name: f"../{path.resolve().relative_to(root).as_posix()}"
+            for name, path in found.items()
+            if path.is_file()
+        }
 
-    def _stale(self) -> list[str]:
-        """Inputs that are no longer what the figure was drawn from."""
-        recorded = self.description["inputs"]
-        return [
-            path for path, digest in recorded.items() if not Path(path).is_file() or files.sha256(path) != digest
-        ]
+    def _missing(self) -> str:
+        """Why this cannot be shown: it is not there, or older than its inputs, or than those of the report."""
+        if not self.description:
+            return f"{self.path} was not made"
+        for path, digest in self.description["inputs"].items():
+            found = self.read.get(path) or (files.sha256(path) if Path(path).is_file() else None)
+            if found is None:
+                return f"out of date, since {path}, from which it was made, is no longer there"
+            if found != digest:
+                return f"out of date, since it was made from another {path} than there is now"
+        return ""
+
+    def _told(self) -> dict[str, Any]:
+        """Title and caption; those of its module where the description is missing."""
+        if self.description:
+            return {name: self.description[name] for name in ("title", "caption")}
+        module = registry.load(self.name)
+        return {"title": module.TITLE, "caption": module.CAPTION}
 
     def figure(self) -> FigureEntry:
-        """The figure, or a note in its place when it is older than its inputs."""
-        stale = self._stale()
+        """The figure, or a note in its place when there is nothing to show or it is older than its inputs."""
+        pictures = (self.path.with_suffix(suffix) for suffix in (".svg", ".png"))
+        picture = next((path for path in pictures if path.is_file()), None)
+        drawn = self.path.with_suffix(".csv")
+        note = self._missing()
+        if not note and not (drawn.is_file() and _has_rows(drawn)):
+            note = "there is nothing to draw; its inputs are missing or have no rows for it."
         return FigureEntry(
-            name=self.description["name"],
-            title=self.description["title"],
-            caption=self.description["caption"],
-            png=None if stale else self.path.with_suffix(".png").read_bytes(),
-            csv=f"../{self._link('.csv')}",
-            pdf=f"../{self._link('.pdf')}",
-            note=f"drawn from other data than {stale[0]} holds now" if stale else "",
+            name=self.name,
+            image=None if note or picture is None else picture.read_bytes(),
+            links=self._links(FIGURE_LINKS),
+            note=note,
+            runs=tuple(self.description.get("runs", ())),
+            **self._told(),
         )
 
     def table(self) -> TableEntry:
-        """The table as its module shows it."""
-        from entropy_mechanism.figures import registry
-
-        frame = pd.read_csv(self.path.with_suffix(".csv"))
+        """The table as its module shows it, or a note in its place."""
+        content = self.path.with_suffix(".csv")
+        note = self._missing() or ("" if content.is_file() else f"{content} was not found")
         return TableEntry(
-            name=self.description["name"],
-            title=self.description["title"],
-            caption=self.description["caption"],
-            frame=registry.load(self.description["name"]).display(frame),
-            csv=f"../{self._link('.csv')}",
-            md=f"../{self._link('.md')}",
+            name=self.name,
+            frame=None if note else registry.load(self.name).display(pd.read_csv(content)),
+            links=self._links(TABLE_LINKS),
+            note=note,
+            **self._told(),
         )
 
 
+def _has_rows(table: Path) -> bool:
+    with table.open(encoding="utf-8") as lines:
+        return sum(1 for _, line in zip(range(2), lines, strict=False) if line.strip()) > 1
+
+
 def _runs(tables: dict[str, pd.DataFrame], experiment: str, results: Path) -> pd.DataFrame:
-    """One row per run with where it ended and its MLflow run."""
+    """One row per run with where it ended, its fingerprint and its MLflow run."""
     law = tables["law"].set_index("run")
     shown = tables["runs"].copy()
     shown["entropy"] = shown["run"].map(law["entropy_last"])
     shown["accuracy"] = shown["run"].map(law["accuracy_last"])
     ids = tracking.run_ids(results)
     trained = {
-        record.key: record.record_id
+        record.key: record
         for record in tracking.latest_records(results, "train")
         if any(file.path == f"{experiment}/runs/{record.key}/manifest.json" for file in record.outputs)
     }
-    shown["mlflow_run"] = [ids.get(trained.get(run, ""), ("", ""))[1] for run in shown["run"]]
+    known = [trained.get(run) for run in shown["run"]]
+    shown["mlflow_run"] = [ids.get(record.record_id, ("", ""))[1] if record else "" for record in known]
+    shown["fingerprint"] = [record.params.get("fingerprint", "") if record else "" for record in known]
     return shown
 
 

@@ -33,7 +33,7 @@ def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle
     if not tokenizer.chat_template:
         raise ValueError(
             f"the tokenizer in {tokenizer.name_or_path} has no chat template, so no {style} prompt can be "
-            "made; put a chat_template.jinja into a local copy of the model and give that as folder"
+            "made; write one as `chat_template` of the model in the experiment"
         )
     prompts = tokenizer.apply_chat_template(
         [chat(style, problem.problem) for problem in problems],

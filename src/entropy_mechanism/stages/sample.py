@@ -82,7 +82,7 @@ class _Responder:
         self.source.verify()
         self.experiment, self.evaluation = experiment, experiment.evaluation
         self.compute, self.problems = compute, problems
-        self.tokenizer = load_tokenizer(self.source.weights)
+        self.tokenizer = load_tokenizer(self.source.weights, self.source.chat_template)
         self.engine: Engine | None = None
 
     def fingerprint(self, benchmark: str) -> str:
@@ -90,7 +90,7 @@ class _Responder:
         return files.fingerprint(
             {
                 "version": SAMPLING_VERSION,
-                "policy": self.source.digests,
+                "policy": self.source.digests | _template(self.source),
                 "problems": files.sha256(self.problems[benchmark]),
                 "draws": self._draws(self.evaluation.benchmarks[benchmark]),
                 "max_response": self._longest(benchmark),
@@ -143,6 +143,10 @@ class _Responder:
     def _longest(self, benchmark: str) -> int:
         """Response tokens at most."""
         return self.evaluation.benchmarks[benchmark].max_response or self.evaluation.max_response
+
+
+def _template(source: manifest.Manifest) -> dict[str, str]:
+    return {"chat_template": source.chat_template} if source.chat_template else {}
 
 
 def _row(problem: str, decoding: str, n: int, completion: Completion, response: str) -> dict[str, object]:

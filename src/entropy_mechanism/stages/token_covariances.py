@@ -1,4 +1,4 @@
-"""Token records of a run -> its covariances.
+"""Token records of a run -> its covariances, as training logs them and at three levels.
 
 A module of its own, since reading the records takes torch, which the other analyses need not load.
 """
@@ -10,14 +10,18 @@ import pandas as pd
 import torch
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.analysis.token_covariances import METRICS, RECORDED, step_covariances
+from entropy_mechanism.analysis.covariance_levels import step_levels
+from entropy_mechanism.analysis.dynamics import LEVELS
+from entropy_mechanism.analysis.token_covariances import METRICS, RECORDED, read_step, step_covariances
 from entropy_mechanism.config import read_run_config
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rl.token_records import read_shard, shard_path
 
 
-def token_covariances(config: Path, metrics: Path, source: Path, store: Path, output: Path, results: Path) -> None:
-    """One row per recorded step of a run; none when it keeps no token records.
+def token_covariances(
+    config: Path, metrics: Path, source: Path, store: Path, outputs: list[Path], results: Path
+) -> None:
+    """Covariances and levels, in this order: one row per recorded step of a run, none when it keeps no records.
 
     The records stand in the run's folder of the `store`, which the manifest `source` names by its fingerprint.
     Raises ValueError when a record is missing that settings and metrics say there is, or cannot be read.
@@ -25,29 +29,33 @@ def token_covariances(config: Path, metrics: Path, source: Path, store: Path, ou
     torch.set_num_threads(1)  # the same bits on any number of cores
     run = read_run_config(config)
     with tracking.stage(
-        "token_covariances", run.run, results=results, inputs=[config, metrics, source], outputs=[output]
+        "token_covariances", run.run, results=results, inputs=[config, metrics, source], outputs=outputs
     ) as record:
         folder = store / manifest.read(source).facts["fingerprint"]
         every = run.training.record_tokens_every
         steps = _recorded(pd.read_parquet(metrics), every, run.training.steps)
-        rows = []
+        covariances, levels = [], []
         try:
             _check_complete(folder / "tokens", steps)
             for step, groups in steps.items():
                 records = read_shard(shard_path(folder / "tokens", step), RECORDED)
-                rows.append({"step": step} | step_covariances(records, groups, run.training.samples))
+                tokens = read_step(records, groups, run.training.samples)
+                covariances.append({"step": step} | step_covariances(tokens))
+                levels.append({"step": step} | step_levels(tokens))
         except ValueError as error:
             raise ValueError(
                 f"token records of {run.run} (training.record_tokens_every: {every}) are not as its training left "
                 f"them: {error}. Delete {folder} and {source} and run the workflow again: that trains the run anew"
             ) from error
-        # the row that is cut off again gives a run without records the columns and their types
-        model = pd.DataFrame([{"step": 0} | dict.fromkeys(METRICS, 0.0)]).iloc[:0]
-        frame = pd.DataFrame(rows) if rows else model
-        for position, (name, value) in enumerate(run.identity.items()):
-            frame.insert(position, name, pd.Series([value] * len(frame), index=frame.index, dtype=type(value)))
-        files.write_parquet(output, frame)
-        record.metric("recorded_steps", len(frame))
+        for path, rows, names in zip(outputs, (covariances, levels), (METRICS, LEVELS), strict=True):
+            # the row that is cut off again gives a run without records the columns and their types
+            model = pd.DataFrame([{"step": 0} | dict.fromkeys(names, 0.0)]).iloc[:0]
+            frame = pd.DataFrame(rows) if rows else model
+            for position, (name, value) in enumerate(run.identity.items()):
+                column = pd.Series([value] * len(frame), index=frame.index, dtype=type(value))
+                frame.insert(position, name, column)
+            files.write_parquet(path, frame)
+        record.metric("recorded_steps", len(covariances))
 
 
 def _recorded(metrics: pd.DataFrame, every: int, steps: int) -> dict[int, int]:

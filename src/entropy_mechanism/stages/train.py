@@ -119,11 +119,13 @@ def train_rank(
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:
     """What determines the result of a run, in sixteen digits: settings, inputs and the training code's version."""
+    base = manifest.read(model)
+    template = {"chat_template": base.chat_template} if base.chat_template else {}
     return files.fingerprint(
         {
             "version": TRAINING_VERSION,
             "science": run.science,
-            "model": manifest.read(model).digests,
+            "model": base.digests | template,
             "train_set": files.sha256(train_set),
             "validation": files.sha256(validation),
         }

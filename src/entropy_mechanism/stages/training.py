@@ -52,7 +52,7 @@ def train_run(
         use_one_thread()
     base = manifest.read(model)
     base.verify()
-    tokenizer = load_tokenizer(base.weights)
+    tokenizer = load_tokenizer(base.weights, base.chat_template)
     log = MetricsLog(folder / "metrics.jsonl", run)
 
     def row(values: dict[str, float | None]) -> None:

@@ -1,0 +1,227 @@
+"""What the paper's claims rest on without a test, and its referees asked about."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from ...figures import style
+from . import dynamics
+from .criteria import PERCENT, POINTS, TIMES, Claim, Criterion, above, at_least, at_most
+from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, share
+from .law import DOTS, both_errors
+from .sweeps import largest_factor, largest_gap
+
+Measure = Callable[[Evidence], Estimate]
+EXPONENTIAL = "exponential"
+TOO_FEW, ON_CURVE, ABOVE_CURVE, ABOVE_CEILING = ("not enough points", "on curve", "above curve", "above ceiling")
+AS_GOOD = 2.0  # a difference in AICc below 2 is no evidence against a form (Burnham and Anderson 2002)
+
+
+def _forms(evidence: Evidence, kind: str = "forms") -> pd.DataFrame:
+    """GRPO's forms; AICc counts points discounted for the autocorrelation of the residuals."""
+    rows = evidence.table(kind, ["run", "model", "method", "seed", "form", "delta_aicc_effective", "blocked_rmse"])
+    if "series" in rows:  # of the published curves, what was read off their dots: the fits drawn fit themselves
+        rows = rows[rows["series"].isin((DOTS, "fig11"))]
+    return style.of_method(rows)
+
+
+def _as_good(evidence: Evidence, kind: str = "forms") -> Estimate:
+    rows = _forms(evidence, kind)
+    rows = rows[(rows["form"] == EXPONENTIAL) & rows["delta_aicc_effective"].notna()]
+    return share(rows, rows["delta_aicc_effective"] <= AS_GOOD)
+
+
+def _published_as_good(evidence: Evidence) -> str:
+    return f"{_as_good(evidence, 'published_forms').basis.removesuffix(' runs')} published curves"
+
+
+def _out_of_sample(evidence: Evidence, kind: str = "forms") -> Estimate:
+    """Blocked out-of-sample error of the exponential over that of each run's best form."""
+    rows = _forms(evidence, kind).dropna(subset=["blocked_rmse"])
+    best = rows.groupby("run")["blocked_rmse"].min().rename("best")
+    rows = rows[rows["form"] == EXPONENTIAL].join(best, on="run")
+    rows = rows[rows["best"] > 0]
+    return mean(rows, rows["blocked_rmse"] / rows["best"])
+
+
+def _backwards(evidence: Evidence, kind: str = "forecasts") -> Estimate:
+    """Error of the early half from the late one, over that of the late half from the early one."""
+    forward = {"fraction": 0.5, "predictor": EXPONENTIAL, "direction": "forward"}
+    both = both_errors(evidence, kind, forward | {"direction": "reversed"}, forward)
+    both = both[both["other"] > 0]
+    return mean(both, both["rmse"] / both["other"])
+
+
+def _ceilings(evidence: Evidence, kind: str = "ceiling") -> pd.DataFrame:
+    rows = evidence.table(kind, ["verdict"])
+    keys = [name for name in ("run", "model", "method", "series") if name in rows]
+    rows = rows.drop_duplicates(keys) if keys else rows
+    rows = rows[rows["verdict"] != TOO_FEW]
+    if rows.empty:
+        raise NotMeasured("no intervention has enough points beside a baseline")
+    return rows
+
+
+def _verdicts(*wanted: str) -> Measure:
+    def measure(evidence: Evidence) -> Estimate:
+        rows = _ceilings(evidence)
+        return share(rows, rows["verdict"].isin(wanted))
+
+    return measure
+
+
+def _published_verdicts(*wanted: str) -> Callable[[Evidence], str]:
+    def text(evidence: Evidence) -> str:
+        rows = _ceilings(evidence, "published_ceiling")
+        return f"{int(rows['verdict'].isin(wanted).sum())} of {len(rows)} in its own Fig 11"
+
+    return text
+
+
+def _other_states(evidence: Evidence) -> Estimate:
+    """Mean size of the part that comes from other states, over that on the same prefixes."""
+    columns = ["run", "same_prefix", "state_distribution"]
+    changes = evidence.table("entropy_change", columns).dropna(subset=columns[1:])
+    runs = evidence.table("runs", IDENTITY).drop_duplicates("run").set_index("run")
+    sizes = (
+        changes.assign(**{name: changes[name].abs() for name in columns[1:]}).groupby("run")[columns[1:]].mean()
+    )
+    rows = sizes[sizes["same_prefix"] > 0].join(runs).reset_index()
+    return mean(rows, rows["state_distribution"] / rows["same_prefix"])
+
+
+CLAIMS = (
+    Claim(
+        key="form",
+        statement="The exponential is the right form of the law, not one curve among others",
+        source="Referees on Section 2; Eq. 6 has no derivation; published numbers: our fits of its curves",
+        items=("forms",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "share of GRPO runs that no other form fits better (AICc difference of at most 2)",
+                above(0.5),
+                _as_good,
+                _published_as_good,
+                PERCENT,
+            ),
+            Criterion(
+                "error on blocks left out, over that of the best form",
+                at_most(1.1),
+                _out_of_sample,
+                lambda evidence: _out_of_sample(evidence, "published_forms").value,
+                TIMES,
+            ),
+        ),
+    ),
+    Claim(
+        key="backwards",
+        statement="The law holds in both directions: the late part of a run predicts its early part as well",
+        source="Referees on Section 2.4; published number: our reading of Fig 11",
+        items=("forecasts",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "error of the early half from the late one, over that the other way round",
+                at_most(2),
+                _backwards,
+                lambda evidence: _backwards(evidence, "published_forecasts").value,
+                TIMES,
+            ),
+        ),
+    ),
+    Claim(
+        key="curve",
+        statement="What keeps entropy moves along the baseline's curve R(H) and stays below its ceiling b − a",
+        source="Referees on Sections 2 and 4",
+        items=("ceiling", "ceiling_test"),
+        referees=True,
+        criteria=(
+            Criterion(
+                "share of runs on the baseline's curve",
+                above(0.5),
+                _verdicts(ON_CURVE),
+                _published_verdicts(ON_CURVE),
+                PERCENT,
+            ),
+            Criterion(
+                "share of runs above the baseline's ceiling, with the whole interval",
+                at_most(0.05),
+                _verdicts(ABOVE_CEILING),
+                _published_verdicts(ABOVE_CEILING),
+                PERCENT,
+            ),
+        ),
+    ),
+    dynamics.POSITIVITY,
+    Claim(
+        key="states",
+        statement="The change of the states' distribution, which Lemma 1 drops, is small",
+        source="Referees on Section 3.2",
+        items=("entropy_change",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "size of that part of the entropy change, over the part on the same prefixes",
+                at_most(0.5),
+                _other_states,
+                "dropped",
+                TIMES,
+            ),
+        ),
+    ),
+    Claim(
+        key="granularity",
+        statement="Token, response and action covariances are interchangeable",
+        source="Referees on Sections 3.3 and 4.2: Fig 8 shows one, the methods use another",
+        items=("covariance_grid",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "correlation of token and response covariance over steps",
+                at_least(0.5),
+                dynamics.level_correlation("sequence"),
+                "not compared",
+            ),
+            Criterion(
+                "correlation of token and action covariance over steps",
+                at_least(0.5),
+                dynamics.level_correlation("action"),
+                "not compared",
+            ),
+        ),
+    ),
+    Claim(
+        key="scope",
+        statement="It does not matter among which tokens, and by whose log-probabilities, the selection is made",
+        source="Referees and users of the code: the text selects per batch, the code per micro-batch",
+        items=("selection",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "factor between final entropies of runs that differ in scope",
+                at_most(1.25),
+                largest_factor("scope"),
+                "not compared",
+                TIMES,
+            ),
+            Criterion(
+                "difference of their final accuracies", at_most(0.02), largest_gap("scope"), "not compared", POINTS
+            ),
+            Criterion(
+                "factor between final entropies with current and old log-probabilities",
+                at_most(1.25),
+                largest_factor("policy"),
+                "not compared",
+                TIMES,
+            ),
+            Criterion(
+                "difference of these final accuracies",
+                at_most(0.02),
+                largest_gap("policy"),
+                "not compared",
+                POINTS,
+            ),
+        ),
+    ),
+)

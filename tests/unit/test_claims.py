@@ -1,0 +1,301 @@
+"""Verdicts say what the frames say: known truth in, known verdict out, and never an error."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from invented_results import invent
+
+from entropy_mechanism.figures import style
+from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
+from entropy_mechanism.report.claims.criteria import (
+    AGREES,
+    CLEAR,
+    DISAGREES,
+    GAIN,
+    IN_PART,
+    LIKELY,
+    NOT_MEASURED,
+    OPEN,
+    PERCENT,
+    PLAIN,
+    VERDICTS,
+    above,
+    at_least,
+    at_most,
+    below,
+    between,
+)
+from entropy_mechanism.report.claims.dynamics import correlation, correlation_interval, normal_tail
+from entropy_mechanism.report.claims.evidence import NotMeasured, ending, mean, ratio, share
+
+RIGHT, WRONG = invent(True), invent(False)
+SMALL = invent(True, seeds=(0,))
+
+
+def verdicts(frames, shown):
+    return {judged.claim.key: judged for judged in judge_all(frames, shown)}
+
+
+@pytest.mark.parametrize("key", [claim.key for claim in CLAIMS])
+def test_every_claim_is_found_where_it_holds_and_missed_where_it_does_not(key):
+    (claim,) = (claim for claim in CLAIMS if claim.key == key)
+    (right,), (wrong,) = (judge([claim], Evidence(*world)) for world in (RIGHT, WRONG))
+    assert right.verdict == AGREES, [(f.criterion.name, f.obtained, f.basis) for f in right.findings]
+    assert wrong.verdict == DISAGREES, [(f.criterion.name, f.obtained, f.basis) for f in wrong.findings]
+
+
+def test_three_seeds_with_narrow_intervals_are_clear_and_one_seed_is_not():
+    three, one = verdicts(*RIGHT), verdicts(*SMALL)
+    assert {key for key, judged in three.items() if judged.certainty == CLEAR} >= {
+        *("bought", "early", "law", "forecast", "data", "theory", "tracks", "positive", "difficulty", "tail"),
+        *("bonus", "reference", "keep", "longer", "accuracy", "controllable", "benchmarks", "scope"),
+    }
+    assert {judged.verdict for judged in one.values()} == {AGREES}
+    assert {key for key, judged in one.items() if judged.certainty == CLEAR} == {"necessary"}  # exact
+    assert one["benchmarks"].certainty == one["difficulty"].certainty == LIKELY  # intervals within the run
+    assert one["accuracy"].certainty == OPEN
+    assert one["accuracy"].reasons == "1 seed, 2 of 2 without an interval"
+
+
+def reasons_without(kind, frames):
+    """The reasons of what is not measured any more; every other claim still holds."""
+    found = judge_all(frames, SMALL[1])
+    assert {judged.verdict for judged in found} <= {AGREES, IN_PART, NOT_MEASURED}
+    return {finding.reason for judged in found for finding in judged.findings if finding.met is None}
+
+
+@pytest.mark.parametrize("kind", sorted(RIGHT[0]))
+def test_a_missing_file_is_a_reason_and_no_error(kind):
+    frames = SMALL[0]
+    reasons = reasons_without(kind, {name: frame for name, frame in frames.items() if name != kind})
+    assert all(f"{kind}.parquet" in reason for reason in reasons)
+    assert bool(reasons) != kind.startswith("published")
+
+
+def test_missing_rows_and_columns_are_reasons_too():
+    frames = SMALL[0]
+    for kind in ("curves", "ceiling"):
+        assert reasons_without(kind, frames | {kind: frames[kind].iloc[:0]})
+        reasons = reasons_without(kind, frames | {kind: frames[kind][["run"]]})
+        assert all("has no column" in reason for reason in reasons)
+
+
+def test_nothing_at_all_is_not_measured():
+    for judged in judge_all({}, {}):
+        assert judged.verdict == NOT_MEASURED
+        assert judged.certainty == ""
+        assert judged.reasons
+
+
+@pytest.mark.parametrize("item", sorted(RIGHT[1]))
+def test_an_experiment_without_an_item_says_so(item):
+    frames, shown = SMALL
+    found = verdicts(frames, {name: runs for name, runs in shown.items() if name != item})
+    assert all(judged.verdict != DISAGREES for judged in found.values())
+
+
+@pytest.mark.parametrize(
+    "kinds", [tuple(RIGHT[0]), ("curves",), ("law", "forecasts"), ("dynamics", "entropy_change")]
+)
+def test_numbers_that_are_not_numbers_decide_nothing(kinds):
+    frames, shown = SMALL
+    keep = {"step", "seed", "fraction", "step_size", "non_embedding_parameters", "updates_per_rollout"}
+    broken = {}
+    for kind in kinds:
+        numbers = [name for name in frames[kind].select_dtypes("number") if name not in keep]
+        broken[kind] = frames[kind].assign(**dict.fromkeys(numbers, math.nan))
+    found = judge_all(frames | broken, shown)
+    for finding in (finding for judged in found for finding in judged.findings):
+        assert finding.estimate is None or math.isfinite(finding.estimate.value)
+        assert "nan" not in finding.obtained
+    assert all(judged.verdict != DISAGREES for judged in found)
+
+
+def test_only_the_runs_of_an_item_enter_its_claims():
+    frames, shown = RIGHT
+    alone = shown | {"fig01": {"big--chains--grpo--s0"}}
+    curves = frames["curves"]
+    one = curves[curves["run"] == "big--chains--grpo--s0"][style.ENTROPY]
+    found = verdicts(frames, alone)["bought"].findings[0].estimate
+    assert (found.runs, found.seeds) == (1, 1)
+    assert found.value == pytest.approx(one.tail(math.ceil(0.1 * len(one))).mean() / one.iloc[0])
+
+
+def test_claims_are_named_once_and_say_when_they_hold():
+    keys = [claim.key for claim in CLAIMS]
+    assert len(set(keys)) == len(keys)
+    for claim in CLAIMS:
+        assert claim.criteria
+        assert claim.source
+        for criterion in claim.criteria:
+            assert criterion.name in claim.rule
+            assert criterion.bound.text(criterion.unit) in claim.rule
+    assert all(sentence.endswith(".") for sentence in RULES)
+
+
+# --- The rules ---
+
+
+def claim_of(*estimates, bound=None):
+    def measured(estimate):
+        def measure(_):
+            if estimate is None:
+                raise NotMeasured("no such run")
+            return estimate
+
+        return measure
+
+    bound = bound or above(0)
+    criteria = tuple(Criterion(f"c{i}", bound, measured(entry)) for i, entry in enumerate(estimates))
+    (judged,) = judge([Claim("key", "statement", "source", criteria)], Evidence({}, {}))
+    return judged
+
+
+YES, NO = Estimate(1.0, 0.5, 1.5, 3, 3), Estimate(-1.0, -1.5, -0.5, 3, 3)
+WIDE, BARE, EXACT = Estimate(1.0, -1.0, 3.0, 3, 3), Estimate(1.0, runs=3, seeds=3), Estimate(1.0, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("estimates", "verdict", "certainty"),
+    [
+        ((YES, YES), AGREES, CLEAR),
+        ((YES, NO), IN_PART, CLEAR),
+        ((NO, NO), DISAGREES, CLEAR),
+        ((YES, None), IN_PART, OPEN),
+        ((NO, None), DISAGREES, OPEN),
+        ((None, None), NOT_MEASURED, ""),
+        ((YES, WIDE), AGREES, OPEN),
+        ((YES, BARE), AGREES, OPEN),
+        ((YES, EXACT), AGREES, CLEAR),
+        ((EXACT,), AGREES, CLEAR),
+        ((Estimate(1.0, 0.5, 1.5, 2, 2),), AGREES, LIKELY),
+        ((Estimate(math.nan),), NOT_MEASURED, ""),
+    ],
+)
+def test_verdict_and_certainty_follow_the_rules(estimates, verdict, certainty):
+    judged = claim_of(*estimates)
+    assert (judged.verdict, judged.certainty) == (verdict, certainty)
+
+
+def test_bounds_and_their_words():
+    assert above(0).holds(0.1)
+    assert not above(0).holds(0)
+    assert at_least(0).holds(0)
+    assert not below(1).holds(1)
+    assert between(1, 2).holds(2)
+    assert above(0).decided(0.1, 0.2)
+    assert above(0).decided(-0.2, 0)
+    assert not above(0).decided(-0.1, 0.2)
+    assert not between(1, 2).decided(1.5, 2.5)
+    assert between(1, 2).decided(2.1, 2.5)
+    assert not at_most(1).decided(math.nan, math.nan)
+    assert [bound.text(PERCENT) for bound in (at_least(0.5), at_most(0.5), between(0.1, 0.2))] == [
+        "at least 50 %",
+        "at most 50 %",
+        "between 10 and 20 %",
+    ]
+    assert above(0).text(PLAIN) == "above 0"
+
+
+def test_numbers_are_written_for_readers():
+    assert GAIN.text(-0.0123) == "−1.2 points"
+    assert GAIN.text(0.02) == "+2.0 points"
+    assert PLAIN.text(12345.6) == "12346"
+    assert PLAIN.text(0.0000123) == "1e−05"
+    assert PERCENT.text(math.nan) == "–"
+    assert claim_of(YES).findings[0].obtained == "1 [0.5, 1.5]"
+    assert claim_of(BARE).findings[0].obtained == "1"
+    assert VERDICTS[-1] == "not measured in this experiment"
+
+
+# --- Estimates ---
+
+
+def rows(*values, seeds=None):
+    return pd.DataFrame(
+        {"model": "m", "train_set": "t", "method": "grpo", "seed": seeds or range(len(values)), "x": values}
+    )
+
+
+def test_a_mean_has_students_interval_over_runs():
+    found = mean(rows(1.0, 2.0, 4.0), "x")
+    half = 4.302653 * np.std([1, 2, 4], ddof=1) / math.sqrt(3)  # t of 97.5 % with two degrees of freedom
+    assert (found.value, found.low, found.high) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half), rel=1e-6)
+    assert (found.runs, found.seeds, found.basis) == (3, 3, "mean of 3 runs")
+    assert mean(rows(1.0, math.nan, 3.0), "x").runs == 2
+    assert math.isnan(mean(rows(1.0), "x").low)
+    with pytest.raises(NotMeasured):
+        mean(rows(math.nan), "x")
+
+
+def test_seeds_are_the_fewest_of_any_combination():
+    frame = pd.concat([rows(1.0, 2.0, 3.0), rows(1.0).assign(model="n")])
+    assert mean(frame, "x").seeds == 1
+
+
+def test_students_interval_covers_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(600, 5))
+    covered = [(found := mean(rows(*draw), "x")).low <= 0 <= found.high for draw in draws]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
+
+
+def test_a_share_has_wilsons_interval():
+    found = share(rows(1, 1, 1, 0), pd.Series([True, True, True, False]))
+    z, n, p = 1.959964, 4, 0.75
+    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert (found.low, found.high) == pytest.approx(
+        (centre - half / (1 + z * z / n), centre + half / (1 + z * z / n))
+    )
+    assert found.basis == "3 of 4 runs"
+
+
+def test_a_ratio_is_the_geometric_mean():
+    frame = rows(2.0, 8.0).assign(y=[1.0, 1.0])
+    assert ratio(frame, "x", "y").value == pytest.approx(4)
+    with pytest.raises(NotMeasured):
+        ratio(rows(0.0).assign(y=1.0), "x", "y")
+
+
+def test_the_end_is_the_last_tenth():
+    assert ending(pd.Series([*np.zeros(18), 1.0, 3.0, math.nan])) == 2
+    assert ending(pd.Series([5.0])) == 5
+    assert math.isnan(ending(pd.Series([math.nan])))
+
+
+def test_correlation_of_unrelated_series_rarely_excludes_zero():
+    draws = np.random.default_rng(1)
+    outside = 0
+    for case in range(200):
+        x, y = draws.normal(size=60), draws.normal(size=60)
+        low, high = correlation_interval(x, y, str(case))
+        assert low <= correlation(x, y) <= high
+        outside += low > 0 or high < 0
+    assert outside < 30
+
+
+def test_the_tail_of_a_normal_distribution_is_that_of_a_sample():
+    sample = np.sort(np.random.default_rng(0).normal(size=2_000_000))[::-1]
+    for fraction in (0.002, 0.02):
+        top = sample[: int(fraction * sample.size)].mean() / sample[: sample.size // 2].mean()
+        assert normal_tail(fraction) == pytest.approx(top, rel=0.01)
+
+
+def test_published_numbers_are_those_of_the_paper():
+    found = {
+        (judged.claim.key, finding.criterion.name): finding.published
+        for judged in judge_all(*RIGHT)
+        for finding in judged.findings
+    }
+    assert found["early", "entropy left after a third of training"] == "6 %"
+    assert found["forecast", "error over the rest, code"] == "1.2 points"
+    assert found["benchmarks", "average over all problems of KL-Cov less GRPO's"] == "+2.0 (7B), +6.4 (32B)"
+    assert found["benchmarks", "mean over benchmarks of Clip-Cov less GRPO's"] == "+2.7 (7B), +5.5 (32B)"
+    assert found["tail", "mean of the top 0.2 % of tokens over that of the upper half"] == "20.5 times"
+    assert found["form", next(c.criteria[0].name for c in CLAIMS if c.key == "form")] == "1 of 2 published curves"
+    assert found["curve", "share of runs on the baseline's curve"] == "0 of 3 in its own Fig 11"
+    assert found["form", "error on blocks left out, over that of the best form"] == "3 times"
+    assert [text for (key, _), text in found.items() if key == "backwards"] == ["7 times"]
+    assert found["size", "slope of b per unit of ln parameters"] == "0.116"
+    assert found["law", "residual error of the fit"] == "1.5 points"
