@@ -75,8 +75,11 @@ def one_run(frames):
     """The rows of one GRPO run, which has no spread and nothing to be compared with."""
     run = "tiny--chains--grpo--s0"
     keys = {"run": [run], "policy": [run], "model": ["tiny"]}
-    chosen = {name: next(key for key in keys if key in frame) for name, frame in frames.items()}
-    return {name: frame[frame[chosen[name]].isin(keys[chosen[name]])] for name, frame in frames.items()}
+    chosen = {name: next((key for key in keys if key in frame), None) for name, frame in frames.items()}
+    return {
+        name: frame[frame[chosen[name]].isin(keys[chosen[name]])] if chosen[name] else frame
+        for name, frame in frames.items()
+    }
 
 
 def without_measurements(frames):
@@ -420,6 +423,16 @@ def test_fig12_sweeps_what_differs_in_one_number_only(several):
     assert series_of(drawn, panel="clip-cov / entropy") == ["GRPO", "0.005", "0.02"]  # 0.5 percent
     assert series_of(drawn, panel="kl-cov / accuracy") == ["GRPO", "0", "2"]
     assert "kl-cov-old" not in " ".join(drawn["run"])
+
+
+def test_columns_of_a_sweep_share_their_axis_whatever_they_span():
+    frames = make_frames(methods=("kl-cov", "clip-cov"), final={"kl-cov": 0.004, "clip-cov": 0.4}, steps=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = fig12.draw(frames)
+        figure.draw_without_rendering()
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear", "linear"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
 def test_a_sweep_without_a_coefficient_says_so(several):
