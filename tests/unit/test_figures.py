@@ -77,7 +77,7 @@ def one_run(frames):
     keys = {"run": [run], "policy": [run], "model": ["tiny"]}
     chosen = {name: next((key for key in keys if key in frame), None) for name, frame in frames.items()}
     return {
-        name: frame[frame[chosen[name]].isin(keys[chosen[name]])] if chosen[name] else frame
+        name: frame[frame[key].isin(keys[key])] if (key := chosen[name]) else frame
         for name, frame in frames.items()
     }
 
