@@ -28,7 +28,8 @@ def with_dynamics(frames):
     for _, rows in curves.groupby("run", sort=False):
         lost = -np.diff(rows[ENTROPY], append=np.nan)
         measured = rows.assign(measured=-lost, predicted=-2 * lost, same_prefix=-2 * SLOPE * lost)
-        measured = measured.assign(state_distribution=0.0).iloc[:-1:EVERY]
+        measured = measured.assign(state_distribution=0.0, logit_advantage=0.3, logit_weighted_advantage=0.2)
+        measured = measured.iloc[:-1:EVERY]
         changes.append(measured[ENTROPY_CHANGE_COLUMNS])
         first = rows.iloc[0]
         values = dict.fromkeys(SUMMARY_COLUMNS, 0.1) | {"steps": len(rows) - 1, "same_prefix_slope": SLOPE}
