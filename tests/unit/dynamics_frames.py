@@ -8,7 +8,7 @@ import pandas as pd
 from entropy_mechanism.analysis.dynamics import ENTROPY
 from entropy_mechanism.analysis.dynamics_summary import SUMMARY_COLUMNS
 from entropy_mechanism.analysis.entropy_change import ENTROPY_CHANGE_COLUMNS
-from entropy_mechanism.analysis.tabular import counterexamples, tabular
+from entropy_mechanism.analysis.tabular import counterexample_paths, counterexamples, tabular, tabular_left_out
 from entropy_mechanism.figures import style
 
 SLOPE = 0.5
@@ -18,7 +18,9 @@ EVERY = 2
 @functools.lru_cache
 def fixed():
     """Frames that no run enters; small ones."""
-    return {"tabular": tabular(2, (1e-3, 1e-2, 1e-1)), "counterexamples": counterexamples(40)}
+    sizes = (1e-3, 1e-2, 1e-1)
+    checks = {"tabular": tabular(2, sizes), "tabular_left_out": tabular_left_out(2, sizes)}
+    return checks | {"counterexamples": counterexamples(), "counterexample_paths": counterexample_paths(40)}
 
 
 def with_dynamics(frames):
