@@ -87,10 +87,20 @@ def invent(right=True, seeds=(0, 1, 2)):
     test = {"model": "big", "train_set": "chains", "p": pick(0.6, 0.001)}
     for method in ("grpo", "rloo", "common"):
         add("common_law", test | {"method": method, "verdict": pick("one curve", "several curves")})
-    for check in ("lemma-1", "proposition-1", "theorem-1", "theorem-2"):
-        for step_size in (1e-3, 1e-2, 1e-1):
-            add("tabular", {"check": check, "step_size": step_size, "error": 3 * step_size ** pick(2, 1)})
-    add("counterexamples", {"case": "rare", "covariance": -0.1, "entropy_change": pick(-0.1, 0.1)})
+    for check, setting, states in (
+        *(("lemma-1", "bandit", "held"), ("proposition-1", "bandit", "flow"), ("theorem-1", "bandit", "held")),
+        *(("theorem-2", "bandit", "held"), ("theorem-1", "mdp", "held"), ("theorem-2", "mdp", "held")),
+        ("lemma-1", "mdp", "followed"),
+    ):
+        for instance in range(3):
+            for step_size in (1e-3, 1e-2, 1e-1):
+                names = {"check": check, "setting": setting, "states": states, "instance": instance}
+                error = (1 + instance) * step_size ** pick(2, 1)
+                row = names | {"step_size": step_size, "predicted": step_size}
+                add("tabular", row | {"form": "printed", "error": error})
+                add("tabular", row | {"form": "complete", "error": step_size ** pick(1, 2)})
+    add("counterexamples", {"case": "rare", "update": 0, "covariance": -0.1, "entropy_change": pick(-0.1, 0.1)})
+    add("counterexamples", {"case": "rare", "update": 1, "covariance": -0.1, "entropy_change": 0.1})
     for series, model, r2, rmse, delta in (
         ("fig01 dots", "7B", 0.97, 0.01, 12.0),
         ("fig01 dots", "32B", 0.99, 0.02, 0.0),

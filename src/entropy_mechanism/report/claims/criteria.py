@@ -27,7 +27,7 @@ RULES = (
     f"exact; “likely”: the same with fewer seeds; “open”: some interval crosses its bound, or there is none, or a "
     "criterion was not measured.",
     "Intervals are of 95 %: of Student's t over runs or pairs of runs, of Wilson for shares, and within a single "
-    "run from its block bootstrap; they take no account of how many claims are judged at once.",
+    "run the bootstrap interval of its analysis; they take no account of how many claims are judged at once.",
 )
 """The rules of all verdicts, one sentence each, as the report shows them."""
 
