@@ -8,6 +8,7 @@ from datetime import datetime
 
 from snakemake.exceptions import WorkflowError
 
+from entropy_mechanism import resources as resources_of
 from entropy_mechanism.paths import FIXED, RESULTS_VARIABLE, STUDIES
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
@@ -15,7 +16,10 @@ from entropy_mechanism.tracking import INVOCATION_VARIABLE
 # gives every rule an environment of its own.
 PACKAGE = Path(workflow.basedir) / "src"
 OWN_ENVIRONMENT = bool(workflow.deployment_settings.deployment_method)
+# `time_limit MINUTES` gives the option that lets a Slurm job stop in time: with a tenth left, or five minutes.
 shell.prefix(
+    'time_limit() {{ [ -z "${{SLURM_JOB_ID:-}}" ] ||'
+    ' echo "--deadline-seconds $(($1 * 60 - ($1 < 50 ? $1 * 6 : 300)))"; }}; '
     f"export PYTHONPATH={shlex.quote(str(PACKAGE))} {RESULTS_VARIABLE}={shlex.quote(SITE.results)}; "
     + ("" if OWN_ENVIRONMENT else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 )
@@ -85,6 +89,20 @@ def code(*parts):
         for path in modules:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def training_needs(wildcards):
+    """What the training of a run asks of a cluster."""
+    run = PLAN.run_config(wildcards.run)
+    return resources_of.training(run, memory.known_shape(EXPERIMENT.models[run.model]), SITE.gpu_type)
+
+
+def sampling_needs(wildcards):
+    """What answering the benchmarks asks of a cluster."""
+    name = PLAN.policies[wildcards.policy].model
+    return resources_of.sampling(
+        EXPERIMENT.compute_of(name), memory.known_shape(EXPERIMENT.models[name]), SITE.gpu_type
+    )
 
 
 def frames_of(item):

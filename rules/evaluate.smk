@@ -23,6 +23,13 @@ for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1)
             policy=any_of(policies),
         conda:
             POLICY_ENVIRONMENT
+        threads: lambda wildcards: sampling_needs(wildcards).cores
+        resources:
+            gres=lambda wildcards: sampling_needs(wildcards).gres,
+            mem_mb=lambda wildcards: sampling_needs(wildcards).mem_mb,
+            runtime=lambda wildcards: sampling_needs(wildcards).minutes,
+            tasks_per_gpu=0,
+            gpu_job=lambda wildcards: 1 if sampling_needs(wildcards).gres else 0,
         params:
             experiment=EXPERIMENT_FILE,
             store=PATHS.store,

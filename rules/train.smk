@@ -39,12 +39,25 @@ rule train:
         PATHS.log("train", "{run}"),
     conda:
         POLICY_ENVIRONMENT
+    threads: lambda wildcards: training_needs(wildcards).cores
+    resources:
+        nodes=lambda wildcards: training_needs(wildcards).nodes,
+        gres=lambda wildcards: training_needs(wildcards).gres,
+        mem_mb=lambda wildcards: training_needs(wildcards).mem_mb,
+        runtime=lambda wildcards: training_needs(wildcards).minutes,
+        launcher=lambda wildcards: training_needs(wildcards).launcher,
+        # Slurm's plugin: start the command itself, not under an srun of its own, with a task on each node.
+        mpi=lambda wildcards: "srun" if training_needs(wildcards).nodes > 1 else None,
+        tasks=lambda wildcards: training_needs(wildcards).nodes,
+        tasks_per_gpu=0,
+        gpu_job=lambda wildcards: 1 if training_needs(wildcards).gres else 0,
     params:
         store=PATHS.store,
+        place=lambda wildcards: PLAN.run_config(wildcards.run).compute.summary,
     message:
-        "Training {wildcards.run}"
+        "Training {wildcards.run}: {params.place}"
     shell:
-        "python -m entropy_mechanism train"
+        "{resources.launcher}python -m entropy_mechanism train"
         " --config {input.config:q} --model {input.model:q} --train-set {input.train_set:q}"
         " --validation {input.validation:q} --store {params.store:q} --metrics {output.metrics:q}"
-        " --output {output.manifest:q} 2>&1 | tee {log:q}"
+        " --output {output.manifest:q} $(time_limit {resources.runtime}) 2>&1 | tee {log:q}"

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
-        _out("--output", "manifest of the final policy"), DEADLINE, RETRY)  # fmt: skip
+        _out("--output", "manifest of the final policy"), DEADLINE, RETRY, *NODES)  # fmt: skip
     add("train-rank", "stages.train", "train_rank", "one of the processes of a training; started by `train`",
         _in("--config", "run.yaml"), _name("--fingerprint", "run's folder in the store"),
         _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
@@ -182,6 +182,13 @@ RETRY = (
     "--retry",
     {"action": "store_true", "help": "try again although an earlier attempt failed for good (failed.json)"},
 )
+NODES = (
+    ("--nodes", {"type": int, "metavar": "N", "help": "launchers of this run, one a node; default: srun's or 1"}),
+    ("--node-rank", {"type": int, "metavar": "K", "help": "which of them this is, 0 to N - 1; default: srun's"}),
+    ("--main-address", {"metavar": "HOST", "help": "name or address of node 0; default: srun's first node"}),
+    ("--port", {"type": int, "metavar": "P", "help": "of node 0, where launchers meet, their ranks at P + 1; "
+                                                     "default: one derived from job and run"}),
+)  # fmt: skip
 GRADER = (
     "--grader",
     {"choices": ("strict", "paper"), "default": "strict", "help": "how answers are compared; see docs/grading.md"},

@@ -15,6 +15,8 @@ class Compute(Strict):
     """By default the CPU for tiny models and a GPU for published ones."""
     ranks: Count = 1
     """Processes that train one policy together; with `cuda`, each has a GPU of its own."""
+    nodes: Count = 1
+    """Machines that the ranks are shared out to evenly; a divisor of `ranks`. Each starts its own; docs/hpc.md."""
     sharding: Literal["none", "full"] = "none"
     """Among several ranks: `none` gives each all weights (DDP), `full` a share of every layer (FSDP2)."""
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -34,6 +36,38 @@ class Compute(Strict):
     padding; it needs the package flash-attn, a GPU and training.dtype bfloat16."""
     gpu_gib: Positive | None = None
     """Memory of each GPU, GiB. When given, a run that needs more is refused before any job; docs/hpc.md."""
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Processes on each machine."""
+        return self.ranks // self.nodes
+
+    @property
+    def summary(self) -> str:
+        """Where and how, in a line for a person."""
+        where = f"{self.ranks} {'rank' if self.ranks == 1 else 'ranks'} on {self.device or 'its usual device'}"
+        if self.nodes > 1:
+            where = f"{self.nodes} nodes x {self.ranks_per_node} = {where}"
+        engine = f"engine {self.engine}"
+        if self.engine == "vllm":
+            memory = "default" if self.vllm_memory is None else f"{self.vllm_memory:g}"
+            engine += f" (tensor parallel {self.tensor_parallel}, memory {memory})"
+        return f"{where}, sharding {self.sharding}, {engine}"
+
+    @model_validator(mode="after")
+    def _nodes(self) -> "Compute":
+        if self.ranks % self.nodes:
+            raise KeyedError(
+                "nodes",
+                f"found {self.nodes}; allowed: divisors of ranks ({self.ranks}), since all have equally many",
+            )
+        if self.ranks % self.tensor_parallel == 0 and self.ranks_per_node % self.tensor_parallel:
+            raise KeyedError(
+                "tensor_parallel",
+                f"found {self.tensor_parallel}; allowed: divisors of the {self.ranks_per_node} ranks of a node, "
+                "since an engine does not reach beyond its node",
+            )
+        return self
 
     @model_validator(mode="after")
     def _engine(self) -> "Compute":

@@ -47,10 +47,21 @@ FigureName = Literal[
     "fig12",
     "fig13",
     "fig14",
+    "ceiling",
     "theory",
     "entropy_change",
 ]
-TableName = Literal["table1", "table2", "selection", "comparison", "covariance_grid"]
+TableName = Literal[
+    "table1",
+    "table2",
+    "selection",
+    "comparison",
+    "forms",
+    "forecasts",
+    "common_law",
+    "ceiling_test",
+    "covariance_grid",
+]
 SCORED = ("table2", "comparison")
 """Tables of benchmark scores."""
 
@@ -378,3 +389,5 @@ class Site(Strict):
     """Folder for everything that is made."""
     tracking_uri: str | None = None
     """Where MLflow records go; by default an SQLite file in the results folder."""
+    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""

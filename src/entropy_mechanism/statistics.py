@@ -90,43 +90,50 @@ def autocorrelation(residuals: np.ndarray) -> float:
     return float(centred[1:] @ centred[:-1]) / squares
 
 
-def persistence(points: int, autocorrelation: float) -> float:
-    """Return the AR(1) coefficient that a lag-1 `autocorrelation` of `points` values speaks for, in 0 to 0.95.
+def persistence(points: int, autocorrelation: float, fitted: int = 1) -> float:
+    """Return the AR(1) coefficient that a lag-1 `autocorrelation` of `points` residuals speaks for, in 0 to 0.95.
 
-    In a short series the autocorrelation is too small on average, which (n r + 1) / (n - 3) puts right (Kendall
-    1954). A negative one, an unknown one (NaN) and one of fewer than five values count as none.
+    Fitting makes residuals look less persistent than the noise was: with `fitted` coefficients the autocorrelation
+    is on average too small by about ((1 + k) + (2 + 2k) ρ) / n. For a mean (k = 1) that is nearly Kendall's (1954)
+    bias; for curves it was chosen by simulation, see docs/law.md. A negative autocorrelation, an unknown one (NaN)
+    and one of no more than 3 + 2k points count as none.
     """
-    if math.isnan(autocorrelation) or points < 5:
+    rest = points - 2 - 2 * fitted
+    if math.isnan(autocorrelation) or rest <= 1:
         return 0.0
-    return min(max((points * autocorrelation + 1) / (points - 3), 0.0), 0.95)
+    return min(max((points * autocorrelation + 1 + fitted) / rest, 0.0), 0.95)
 
 
-def effective_points(points: int, autocorrelation: float) -> float:
+def effective_points(points: int, autocorrelation: float, fitted: int = 1) -> float:
     """Return how many independent points say as much of a mean as `points` of an AR(1) series: n (1-ρ)/(1+ρ)."""
-    rho = persistence(points, autocorrelation)
+    rho = persistence(points, autocorrelation, fitted)
     return points * (1 - rho) / (1 + rho)
 
 
 def autoregressive_noise(
-    residuals: np.ndarray, resamples: int, generator: np.random.Generator, lost: int = 2
+    residuals: np.ndarray, resamples: int, generator: np.random.Generator, fitted: int = 2
 ) -> np.ndarray:
-    """Draw series of AR(1) noise like `residuals`, shape (resamples, points).
+    """Draw series of AR(1) noise like the `residuals` of a fit with `fitted` coefficients.
 
-    The coefficient is the residuals' `persistence`; innovations are drawn from the observed ones and centred.
-    The standard deviation is that of the residuals, times sqrt(n / (n - lost)) for the `lost` degrees of freedom
-    that fitting took. Unlike blocks, this keeps the dependence across the whole series, which matters where it
-    has only some ten points.
+    The AR(1) coefficient is their `persistence`; innovations are drawn from theirs. The standard deviation is
+    that of the residuals, enlarged by what the fit took: k (1+ρ)/(1-ρ) degrees of freedom of n, at most three
+    quarters. For intervals of coefficients this covers better than blocks where few early points carry the
+    slope, as in training curves, because no resample lacks them; both rest on noise that is stationary. Returns
+    shape (resamples, points), zeros for fewer than two residuals or constant ones.
     """
     points = residuals.size
-    centred = residuals - residuals.mean()
-    spread = math.sqrt(float(centred @ centred) / max(points - lost, 1))
-    if not spread > 0:
+    if points < 2:
         return np.zeros((resamples, points))
-    rho = persistence(points, autocorrelation(residuals))
+    rho = persistence(points, autocorrelation(residuals), fitted)
+    centred = residuals - residuals.mean()
+    freedom = max(points - fitted * (1 + rho) / (1 - rho), points / 4)
+    spread = math.sqrt(float(centred @ centred) / freedom)
     innovations = centred[1:] - rho * centred[:-1]
     innovations = innovations - innovations.mean()
     deviation = innovations.std()
-    warm = 20 + math.ceil(3 / (1 - rho))  # after it the first value no longer matters
-    draws = generator.choice(innovations / deviation if deviation > 0 else innovations, (resamples, warm + points))
-    series = lfilter([1.0], [1.0, -rho], draws, axis=1)[:, warm:]
+    if not (spread > 0 and deviation > 0):
+        return np.zeros((resamples, points))
+    settled = 20 + math.ceil(3 / (1 - rho))  # draws after which the first one no longer matters
+    draws = generator.choice(innovations / deviation, (resamples, settled + points))
+    series = lfilter([1.0], [1.0, -rho], draws, axis=1)[:, settled:]
     return series * (spread * math.sqrt(1 - rho**2))

@@ -22,6 +22,7 @@ ORDER = [
     "models",
     "data",
     "rewards",
+    "resources",
     "memory",
     "plan",
     "shapes",

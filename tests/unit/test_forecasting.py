@@ -3,8 +3,14 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_runs import training
 
-from entropy_mechanism.analysis.forecasting import FORECAST_COLUMNS, FORECAST_POINT_COLUMNS, forecast_runs
+from entropy_mechanism.analysis.forecasting import (
+    FORECAST_COLUMNS,
+    FORECAST_POINT_COLUMNS,
+    PREDICTORS,
+    forecast_runs,
+)
 from entropy_mechanism.analysis.law import ENTROPY
 
 
@@ -115,3 +121,60 @@ def test_no_runs_give_empty_frames():
     for frame, columns in zip(forecast_runs(curves), (FORECAST_COLUMNS, FORECAST_POINT_COLUMNS), strict=True):
         assert frame.empty
         assert list(frame.columns) == columns
+
+
+def of(forecasts, predictor, direction="forward"):
+    return forecasts[(forecasts["predictor"] == predictor) & (forecasts["direction"] == direction)].iloc[0]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reversed"])
+@pytest.mark.parametrize(
+    ("predictor", "curve"),
+    [
+        ("exponential", lambda steps, entropy: 0.6 - 0.2 * np.exp(entropy)),
+        ("linear", lambda steps, entropy: 0.5 - 0.3 * entropy),
+        ("log-entropy", lambda steps, entropy: 0.2 - 0.05 * np.log(entropy)),
+        ("log-steps", lambda steps, entropy: 0.1 + 0.06 * np.log(1 + steps)),
+    ],
+)
+def test_every_predictor_is_exact_on_its_own_curve_and_on_no_other(predictor, curve, direction):
+    steps, entropy = np.arange(0, 161, 4), falling_entropy(41)
+    forecasts, _ = forecast_runs(curves_of(steps, entropy, curve(steps, entropy)), (0.25,))
+    assert of(forecasts, predictor, direction)["rmse"] < 1e-9
+    for other in set(PREDICTORS) - {predictor}:
+        assert of(forecasts, other, direction)["rmse"] > 1e-3
+
+
+def test_the_last_value_is_the_one_next_to_what_is_predicted():
+    steps, entropy = np.arange(20), falling_entropy(20)
+    accuracy = np.linspace(0.1, 0.29, 20)
+    forecasts, _ = forecast_runs(curves_of(steps, entropy, accuracy), (4 / 19,))
+    forward, reverse = of(forecasts, "last-value"), of(forecasts, "last-value", "reversed")
+    assert forward["b"] == pytest.approx(accuracy[4])
+    assert forward["rmse"] == pytest.approx(np.sqrt(((accuracy[5:] - accuracy[4]) ** 2).mean()))
+    assert forward["final_error"] == pytest.approx(accuracy[19] - accuracy[4])
+    assert reverse["b"] == pytest.approx(accuracy[15])
+    assert reverse["final_error"] == pytest.approx(accuracy[15] - accuracy[0])  # farthest from the window
+    assert (reverse["points_fitted"], reverse["points_predicted"]) == (5, 15)
+
+
+def test_with_noise_the_law_forecasts_its_own_runs_best_and_a_late_part_tells_little_of_the_early():
+    random = np.random.default_rng(1)
+    errors = {}
+    for _ in range(40):
+        curves = curves_of(4 * np.arange(60), *training(60, 0.3, random, spread=0.004))
+        forecasts, _ = forecast_runs(curves, (0.25,))
+        for row in forecasts.itertuples():
+            errors.setdefault((row.predictor, row.direction), []).append(row.rmse)
+    medians = {key: np.median(values) for key, values in errors.items()}
+    forward = {predictor: medians[predictor, "forward"] for predictor in PREDICTORS}
+    assert min(forward, key=forward.get) == "exponential"
+    assert forward["exponential"] < 0.006  # little more than the noise, 0.004
+    assert medians["exponential", "reversed"] > 3 * forward["exponential"]
+
+
+def test_an_entropy_of_zero_leaves_only_its_logarithm_without_a_forecast():
+    entropy = np.append(0.0, falling_entropy(19))
+    forecasts, _ = forecast_runs(curves_of(np.arange(20), entropy, 0.6 - 0.2 * np.exp(entropy)), (0.3,))
+    assert np.isnan(of(forecasts, "log-entropy")["rmse"])
+    assert of(forecasts, "exponential")["rmse"] < 1e-9

@@ -14,7 +14,7 @@ from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.ranks import Ranks, join
 from entropy_mechanism.rl.token_records import read_shards
-from entropy_mechanism.stages.launch import _free_port
+from entropy_mechanism.stages.launch import free_port
 
 ALONE = Ranks()
 
@@ -35,7 +35,7 @@ def together(request, tmp_path_factory, alone):
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
     program = [sys.executable, rank_cases.__file__, request.param, str(folder)]

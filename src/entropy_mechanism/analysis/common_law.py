@@ -17,6 +17,8 @@ MINIMUM_RUN_POINTS = 8
 """Points that a run needs to enter: fewer say nothing about the dependence of its noise."""
 MINIMUM_RELABELLINGS = 100
 """Different ways to share the runs out to the methods that a permutation test needs to reach p = 0.01."""
+MINIMUM_FREEDOM = 2
+"""Runs beyond the first of each method from which the spread between seeds is estimated."""
 LEVEL = 0.05
 ONE, SEVERAL, TOO_FEW = "one curve", "several curves", "not enough points"
 COMMON_LAW_COLUMNS = [
@@ -37,7 +39,9 @@ def common_law(curves: pd.DataFrame, seed: int, resamples: int = 1000) -> pd.Dat
     - `label permutation`, sharing the runs out to the methods at random, where every method has several runs and
       there are at least 100 ways to do so: differences between seeds of one method then count as noise;
     - `residual bootstrap` otherwise: AR(1) noise like each run's residuals from its method's curve is added to
-      the common curve. It knows nothing of seeds: several curves may then mean several runs.
+      the common curve. Where the seeds of some methods tell how far runs of one method lie apart (two runs or
+      more beyond the first of each), every run is shifted by as much, with Student's t: `residual and seed
+      bootstrap`. Without, several curves may mean no more than several runs.
 
     `delta_aicc` is AICc of separate curves less that of one, from numbers of points discounted for
     autocorrelation: negative speaks for several. `verdict` is `several curves` for p < 0.05, else `one curve`,
@@ -66,9 +70,8 @@ def common_law(curves: pd.DataFrame, seed: int, resamples: int = 1000) -> pd.Dat
 
 
 def _is_usable(run: RunPoints) -> bool:
-    return run.entropy.size >= MINIMUM_RUN_POINTS and not math.isnan(
-        float(least_squares(run.entropy, run.accuracy)[0])
-    )
+    enough = run.entropy.size >= MINIMUM_RUN_POINTS
+    return enough and not math.isnan(float(least_squares(run.entropy, run.accuracy)[0]))
 
 
 def _test(methods: Sequence[Sequence[RunPoints]], resamples: int, draws: np.random.Generator) -> dict[str, object]:
@@ -77,24 +80,28 @@ def _test(methods: Sequence[Sequence[RunPoints]], resamples: int, draws: np.rand
     runs = [run for method in methods for run in method]
     labels = np.repeat(np.arange(len(methods)), [len(method) for method in methods])
     statistic, squares = _statistic(_sums(runs, [run.accuracy[None] for run in runs]), labels[None])
-    permutable = (
-        min(map(len, methods)) > 1 and _relabellings([len(method) for method in methods]) >= MINIMUM_RELABELLINGS
-    )
-    if permutable:
+    sizes = [len(method) for method in methods]
+    residuals = [_residuals(method) for method in methods]
+    if min(sizes) > 1 and _relabellings(sizes) >= MINIMUM_RELABELLINGS:
+        test = "label permutation"
         shuffled = draws.permuted(np.tile(labels, (resamples, 1)), axis=1)
         null, _ = _statistic(_sums(runs, [run.accuracy[None] for run in runs]), shuffled)
     else:
-        null, _ = _statistic(_sums(runs, _under_one_curve(methods, resamples, draws)), labels[None])
+        shifts = _seed_shifts(residuals, resamples, draws)
+        test = "residual bootstrap" if shifts is None else "residual and seed bootstrap"
+        accuracies = _under_one_curve(runs, residuals, shifts, resamples, draws)
+        null, _ = _statistic(_sums(runs, accuracies), labels[None])
     p = (1 + int((null >= statistic).sum())) / (1 + null.size)
     points = sum(run.entropy.size for run in runs)
-    effective = _effective(methods)
-    counts = (2, 2 * len(methods))
+    effective = sum(
+        effective_points(part.size, autocorrelation(part), fitted=2) for method in residuals for part in method
+    )
     common, separate = (
-        information_criteria(max(rss, 1e-300) * effective / points, effective, k)[0]
-        for rss, k in zip(squares, counts, strict=True)
+        information_criteria(max(rss, 1e-300) * effective / points, effective, parameters)[0]
+        for rss, parameters in zip(squares, (2, 2 * len(methods)), strict=True)
     )
     return {
-        "test": "label permutation" if permutable else "residual bootstrap",
+        "test": test,
         "statistic": float(statistic[0]),
         "p": p,
         "delta_aicc": separate - common,
@@ -116,25 +123,35 @@ def _residuals(method: Sequence[RunPoints]) -> list[np.ndarray]:
     return [run.accuracy - law(run.entropy, a, b) for run in method]
 
 
-def _effective(methods: Sequence[Sequence[RunPoints]]) -> float:
-    return sum(
-        effective_points(part.size, autocorrelation(part)) for method in methods for part in _residuals(method)
-    )
+def _seed_shifts(
+    residuals: Sequence[Sequence[np.ndarray]], resamples: int, draws: np.random.Generator
+) -> np.ndarray | None:
+    """Draws of how far runs lie from the mean of their method, shape (resamples, runs); None where too few
+    tell."""
+    means = [np.array([part.mean() for part in method]) for method in residuals]
+    freedom = sum(method.size - 1 for method in means)
+    if freedom < MINIMUM_FREEDOM:
+        return None
+    spread = math.sqrt(sum(float(((method - method.mean()) ** 2).sum()) for method in means) / freedom)
+    return spread * draws.standard_t(freedom, (resamples, sum(method.size for method in means)))
 
 
 def _under_one_curve(
-    methods: Sequence[Sequence[RunPoints]], resamples: int, draws: np.random.Generator
+    runs: Sequence[RunPoints],
+    residuals: Sequence[Sequence[np.ndarray]],
+    shifts: np.ndarray | None,
+    resamples: int,
+    draws: np.random.Generator,
 ) -> list[np.ndarray]:
     """Accuracies of every run, shape (resamples, points), as they would be if one curve were true."""
-    runs = [run for method in methods for run in method]
     a, b = least_squares(
         np.concatenate([run.entropy for run in runs]), np.concatenate([run.accuracy for run in runs])
     )
-    residuals = [part for method in methods for part in _residuals(method)]
-    return [
-        law(run.entropy, a, b) + autoregressive_noise(part, resamples, draws)
-        for run, part in zip(runs, residuals, strict=True)
-    ]
+    accuracies = []
+    for i, (run, part) in enumerate(zip(runs, (part for method in residuals for part in method), strict=True)):
+        shift = 0.0 if shifts is None else shifts[:, i, None]
+        accuracies.append(law(run.entropy, a, b) + shift + autoregressive_noise(part, resamples, draws))
+    return accuracies
 
 
 def _sums(runs: Sequence[RunPoints], accuracies: Sequence[np.ndarray]) -> np.ndarray:

@@ -223,6 +223,26 @@ def information_criteria(rss: float, points: float, parameters: int) -> tuple[fl
     return (deviance + 2 * k + 2 * k * (k + 1) / rest if rest > 0 else math.nan), deviance + k * math.log(points)
 
 
+def best_form(run: RunPoints) -> np.ndarray:
+    """Accuracies of the form that describes a run best by AICc, shape (points,): its trend without its noise.
+
+    Besides `FORMS`, a logistic curve in the logarithm of steps is tried, for runs that rise fast and then slowly.
+    """
+    steps = run.steps.astype(float)
+    candidates = [(form, steps if form.of_steps else run.entropy) for form in FORMS.values()]
+    candidates.append((FORMS["logistic-steps"], np.log1p(steps)))
+    best, trend = math.inf, np.full(steps.size, run.accuracy.mean() if steps.size else math.nan)
+    for form, x in candidates:
+        fitted = fit_form(form, x, run.accuracy)
+        if fitted is not None:
+            predicted = fitted.predict(x)
+            squares = max(float(((run.accuracy - predicted) ** 2).sum()), 1e-300)
+            aicc = information_criteria(squares, x.size, form.parameters)[0]
+            if aicc < best:
+                best, trend = aicc, predicted
+    return trend
+
+
 def compare_forms(
     curves: pd.DataFrame, entropy_column: str = ENTROPY, accuracy_column: str = ACCURACY
 ) -> pd.DataFrame:
@@ -303,7 +323,7 @@ def _compare(frame: pd.DataFrame, accuracy: np.ndarray) -> None:
     floor = points * (1e-12 * max(float(np.abs(accuracy).max()), 1e-12)) ** 2
     squares = frame.loc[known, "rss"].clip(lower=floor)
     least = frame["autocorrelation"].min()
-    effective = effective_points(points, least if pd.notna(least) else math.nan)
+    effective = effective_points(points, least if pd.notna(least) else math.nan, fitted=2)
     frame["effective_points"] = effective
     for count, suffix in ((points, ""), (effective, "_effective")):
         criteria = [

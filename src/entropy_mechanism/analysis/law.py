@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.statistics import generator, moving_block_indices, percentile_interval
+from entropy_mechanism.statistics import autoregressive_noise, generator, percentile_interval
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class LawFit:
     """Coefficients of one fitted run; accuracies are fractions, so a, b and the ceiling are too.
 
     `*_se` are the classical least-squares standard errors, which assume independent residuals of equal
-    variance; `*_low` and `*_high` bound the block-bootstrap interval, which does not. `rmse` is
+    variance; `*_low` and `*_high` bound the bootstrap interval, which does not. `rmse` is
     sqrt(mean squared residual). `r2` is NaN when every accuracy is equal. `dropped` counts the pairs left out
     because one of the two was not finite. Where no fit exists `reason` says why and every coefficient is NaN.
     """
@@ -101,15 +101,14 @@ def fit_law(
     accuracy: np.ndarray,
     seed: int | np.random.Generator,
     resamples: int = 1000,
-    block_length: int | None = None,
     level: float = 0.95,
 ) -> LawFit:
-    """Fit Eq. 6 to the points of one run, given in training order, with block-bootstrap intervals.
+    """Fit Eq. 6 to the points of one run, given in training order, with bootstrap intervals.
 
     `entropy` in nats per token and `accuracy` as fractions are one-dimensional and equally long. The interval
-    is the percentile interval over `resamples` moving-block resamples of the points: neighbouring
-    validations share their noise, and points carry their entropy along because it is measured too. With
-    positively autocorrelated residuals or few points it still covers less often than `level` says.
+    is the percentile interval over `resamples` refits of the fitted curve with AR(1) noise like the residuals:
+    neighbouring validations share their noise. It takes the curve for true; where residuals show that it is not,
+    they count as persistent noise and widen the interval.
 
     Pairs that are not finite are dropped and counted. Fewer than three points or a constant entropy give a
     LawFit of NaN with its `reason`. Raises ValueError when the two arrays do not match.
@@ -130,8 +129,9 @@ def fit_law(
     if math.isnan(a):
         return LawFit(points, dropped, reason=f"entropy is constant at {entropy[0]:.6g} nats per token")
 
-    rows = moving_block_indices(points, resamples, np.random.default_rng(seed), block_length)
-    replicate_a, replicate_b = least_squares(entropy[rows], accuracy[rows])
+    fitted = law(entropy, a, b)
+    noise = autoregressive_noise(accuracy - fitted, resamples, np.random.default_rng(seed))
+    replicate_a, replicate_b = least_squares(entropy, fitted + noise)
     a_low, a_high = percentile_interval(replicate_a, level)
     b_low, b_high = percentile_interval(replicate_b, level)
     ceiling_low, ceiling_high = percentile_interval(replicate_b - replicate_a, level)

@@ -39,23 +39,30 @@ class Pooled:
         return values
 
 
-def fit_pooled(runs: Sequence[RunPoints], resamples: int, generator: np.random.Generator) -> Pooled:
+def fit_pooled(
+    runs: Sequence[RunPoints],
+    resamples: int,
+    generator: np.random.Generator,
+    trends: Sequence[np.ndarray] | None = None,
+) -> Pooled:
     """Fit one curve to all points of `runs`, points weighing alike.
 
-    The replicates add to the fitted accuracies AR(1) noise like each run's residuals, run by run, so they know
-    that neighbouring validations share their noise; they do not know what another seed would have done.
+    The replicates add AR(1) noise to the fitted accuracies, run by run, so they know that neighbouring
+    validations share their noise; they do not know what another seed would have done. The noise is like each
+    run's residuals from the curve, which takes the curve for true and its misfit for persistent noise. With
+    `trends`, accuracies of each run without its noise, it is like the residuals from those: the replicates then
+    tell how well the coefficients of the best such curve are known, whether it fits or not.
     """
     entropy = np.concatenate([run.entropy for run in runs]) if runs else np.empty(0)
     accuracy = np.concatenate([run.accuracy for run in runs]) if runs else np.empty(0)
     a = b = rmse = math.nan
-    unknown = np.full(resamples, math.nan)
-    a_replicates = b_replicates = unknown
+    a_replicates = b_replicates = np.full(resamples, math.nan)
     if entropy.size >= MINIMUM_POINTS:
         a, b = (float(value) for value in least_squares(entropy, accuracy))
     if not math.isnan(a):
         fitted = [law(run.entropy, a, b) for run in runs]
-        residuals = [run.accuracy - curve for run, curve in zip(runs, fitted, strict=True)]
-        rmse = math.sqrt(float((np.concatenate(residuals) ** 2).mean()))
+        rmse = math.sqrt(float(((accuracy - np.concatenate(fitted)) ** 2).mean()))
+        residuals = [run.accuracy - trend for run, trend in zip(runs, trends or fitted, strict=True)]
         noise = np.hstack([autoregressive_noise(part, resamples, generator) for part in residuals])
         a_replicates, b_replicates = least_squares(entropy, np.concatenate(fitted) + noise)
     return Pooled(a, b, rmse, entropy.size, a_replicates, b_replicates)

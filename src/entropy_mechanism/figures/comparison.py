@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from . import registry, style
+from . import averages, registry, series, style
 
 INPUTS = registry.TABLES["comparison"].inputs
 TITLE = "Differences by problem"
@@ -10,9 +10,11 @@ CAPTION = (
     "Score of a policy less that of the policy it is compared with, on the same problems, in percentage points, "
     "with 95 % bootstrap interval over problems; mean over seeds, intervals of single seeds averaged. In bold: "
     "intervals without 0. An interval holds the luck of the problems, not that of training, and with many "
-    "comparisons some exclude 0 by chance; p-values of a permutation test within problems stand in the CSV."
+    "comparisons some exclude 0 by chance; p-values of a permutation test within problems stand in the CSV. "
+    "Averages are shown where all policies answered the same benchmarks."
 )
 KEYS = ["model", "train_set", "method", "reference_method"]
+COLUMNS = ("policy", "benchmark", "protocol", "problems", "difference", "low", "high", "p")
 
 
 def table(frames: style.Frames) -> pd.DataFrame:
@@ -20,7 +22,10 @@ def table(frames: style.Frames) -> pd.DataFrame:
 
     Columns: these, then seeds, problems, difference, low, high (shares, 0 to 1) and p, the largest of the seeds'.
     """
-    frame = frames["comparison"]
+    frame = series.need(frames, "comparison", *KEYS, *COLUMNS)
+    benchmarks = averages.answered(frame)
+    if len(set(map(frozenset, benchmarks.values()))) > 1:  # averages over different benchmarks do not compare
+        frame = frame[~frame["benchmark"].isin(averages.NAMES)]
     grouped = frame.groupby([*KEYS, "benchmark", "protocol"], sort=False)
     found = grouped.agg(
         seeds=("policy", "nunique"),
@@ -30,7 +35,9 @@ def table(frames: style.Frames) -> pd.DataFrame:
         high=("high", "mean"),
         p=("p", "max"),
     ).reset_index()
-    models = {model: i for i, model in enumerate(style.model_order(found["model"], frames["runs"]))}
+    models = {
+        model: i for i, model in enumerate(style.model_order(found["model"], series.need(frames, "runs", "model")))
+    }
     methods = {method: i for i, method in enumerate(style.method_order(found["method"]))}
     order = found.assign(one=found["model"].map(models), two=found["method"].map(methods))
     return found.loc[order.sort_values(["one", "train_set", "two"], kind="stable").index].reset_index(drop=True)

@@ -29,7 +29,7 @@ def table(frames: style.Frames) -> pd.DataFrame:
     if summary.empty or runs.empty:
         return pd.DataFrame(columns=columns)
     described = runs.reindex(columns=["run", "non_embedding_parameters", *KEYS])
-    described = described.assign(task=described["task"].fillna("").astype(str))
+    described = described.assign(task=described["task"].astype(object).where(described["task"].notna(), ""))
     summary = summary.reindex(columns=["run", "steps", *values])
     joined = summary.merge(described, on="run", validate="one_to_one")
     order = {method: place for place, method in enumerate(style.method_order(joined["method"]))}

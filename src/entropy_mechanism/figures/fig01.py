@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import law_panels, published, registry, series, style
+from . import law_panels, panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig01"].inputs
 TITLE = "Entropy is spent for accuracy"
@@ -54,7 +54,7 @@ def data(frames: style.Frames) -> pd.DataFrame:
     return style.stack([_training_rows(frames), law, *([law_panels.published_rows(LAW)] if len(law) else [])])
 
 
-def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
+def _draw_training(left: Axes, drawn: pd.DataFrame, title: str) -> None:
     right = style.second_axis(left, style.ACCURACY_COLOUR, style.ENTROPY_COLOUR)
     handles = []
     for axes, (quantity, (_, _, name, colour, _)) in zip((left, right), QUANTITIES.items(), strict=True):
@@ -68,7 +68,7 @@ def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
     right.set_ylim(bottom=0)
     handles[1].set_label("entropy (right)")
     faint[0].set_label("paper's shape")
-    left.legend(handles=[*handles, faint[0]], loc="center right")
+    panels.legend_above(left, title, [*handles, faint[0]])
     left.set_xlabel(style.GRADIENT_STEPS)
 
 
@@ -76,13 +76,12 @@ def _draw_training(left: Axes, drawn: pd.DataFrame) -> None:
 def draw(frames: style.Frames) -> Figure:
     """Two panels below each other over one column."""
     drawn = data(frames)
-    figure = Figure(figsize=(style.ONE_COLUMN, 4.4))
+    figure = Figure(figsize=(style.ONE_COLUMN, 4.9))
     training, law = figure.subplots(2, 1, gridspec_kw={"height_ratios": [1, 1.15]})
     rows = style.by(drawn, panel=TRAINING)
     if len(set(rows["series"])) == len(QUANTITIES):
-        _draw_training(training, rows)
         shown = series.one_setting(style.of_method(series.measured(frames, "curves", style.ENTROPY)), frames)
-        training.set_title(f"GRPO, {style.model_label(shown['model'].iloc[0])}")
+        _draw_training(training, rows, f"GRPO, {style.model_label(shown['model'].iloc[0])}")
     else:
         style.message(training, "No GRPO run has two validations.")
     rows = style.by(drawn, panel=LAW)
@@ -90,6 +89,5 @@ def draw(frames: style.Frames) -> Figure:
         style.message(law, "No GRPO run on mathematics has\nvalidation accuracies.")
     else:
         looks = series.setting_looks(series.baseline_points(frames, "math"), frames)
-        law_panels.draw_law(law, rows, looks, law_panels.PAPER_FITS)
-        law.set_title("Accuracy against entropy, with fits")
+        law_panels.draw_law(law, rows, looks, "Accuracy against entropy, with fits", law_panels.PAPER_FITS)
     return figure

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import registry, series, style
+from . import panels, registry, series, style
 
 INPUTS = registry.FIGURES["fig02"].inputs
 TITLE = "Most of the change happens early"
@@ -53,7 +53,7 @@ def draw(frames: style.Frames) -> Figure:
     """Two groups of two bars over one column."""
     drawn = data(frames)
     if drawn.empty:
-        return style.empty_figure("No GRPO run is long enough to be\nread at 1/12 and 1/3 of training.")
+        return panels.empty_figure("No GRPO run is long enough to be\nread at 1/12 and 1/3 of training.")
     figure = Figure(figsize=(style.ONE_COLUMN, 2.5))
     axes = figure.add_subplot()
     models = _models(frames)

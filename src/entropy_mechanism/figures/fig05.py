@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import law_panels, registry, series, style
+from . import law_panels, panels, registry, series, style
 
 INPUTS = registry.FIGURES["fig05"].inputs
 TITLE = "Early training predicts late accuracy"
@@ -92,8 +92,7 @@ def _draw_panel(axes: Axes, drawn: pd.DataFrame, frames: style.Frames, task: str
     style.entropy_axis(axes)
     axes.set_ylabel(style.ACCURACY_NAME)
     axes.margins(y=0.08)
-    axes.set_title(series.TASKS[task].capitalize())
-    axes.legend(loc="best", handlelength=1.6)
+    panels.legend_above(axes, series.TASKS[task].capitalize())
 
 
 @style.styled
@@ -102,8 +101,8 @@ def draw(frames: style.Frames) -> Figure:
     drawn = data(frames)
     tasks = [task for task in series.TASKS if task in set(drawn["panel"])]
     if not tasks:
-        return style.empty_figure("No GRPO run has enough validations in\nits first 15 % to fit the law.")
-    figure = Figure(figsize=(style.ONE_COLUMN, 0.6 + 2.2 * len(tasks)))
+        return panels.empty_figure("No GRPO run has enough validations in\nits first 15 % to fit the law.")
+    figure = Figure(figsize=(style.ONE_COLUMN, 0.5 + 2.5 * len(tasks)))
     for axes, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
         _draw_panel(axes, style.by(drawn, panel=task), frames, task)
     grey = {"color": "#555555", "marker": "o", "markersize": 2.8}

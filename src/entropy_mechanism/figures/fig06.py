@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import law_panels, published, registry, series, style
+from . import law_panels, panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig06"].inputs
 TITLE = "One curve for all algorithms?"
@@ -41,8 +41,8 @@ def _common(frames: style.Frames, points: pd.DataFrame) -> pd.DataFrame:
     """The row `common` of `common_law` for every panel: a, b, p, delta_aicc, verdict."""
     found = series.need(frames, "common_law", "model", "train_set", "method", "a", "b", *VERDICT)
     found = found[found["method"] == "common"]
-    panels = points[["model", "train_set", "panel"]].drop_duplicates()
-    return panels.merge(found, on=["model", "train_set"]).set_index("panel")
+    shown = points[["model", "train_set", "panel"]].drop_duplicates()
+    return shown.merge(found, on=["model", "train_set"]).set_index("panel")
 
 
 def data(frames: style.Frames) -> pd.DataFrame:
@@ -75,23 +75,22 @@ def _title(panel: str, common: pd.DataFrame) -> str:
     numbers = [f"p = {row['p']:.2g}"] if np.isfinite(float(row["p"])) else []
     numbers += [f"ΔAICc = {row['delta_aicc']:+.1f}"] if np.isfinite(float(row["delta_aicc"])) else []
     verdict = row["verdict"] if isinstance(row["verdict"], str) else "not tested"
-    return f"{label}: {verdict}" + (f" ({', '.join(numbers)})" if numbers else "")
+    return f"{label}\n{verdict}" + (f" ({', '.join(numbers)})" if numbers else "")
 
 
 @style.styled
 def draw(frames: style.Frames) -> Figure:
     """One panel per model and training set over one column."""
     drawn, common = data(frames), _common(frames, _points(frames))
-    panels = list(dict.fromkeys(style.by(drawn, source="ours")["panel"]))
-    if not panels:
+    shown = list(dict.fromkeys(style.by(drawn, source="ours")["panel"]))
+    if not shown:
         names = ", ".join(style.method_label(method) for method in METHODS)
-        return style.empty_figure(f"No run of {names}\nhas validation accuracies.")
-    figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + 2.4 * len(panels)))
+        return panels.empty_figure(f"No run of {names}\nhas validation accuracies.")
+    figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + 2.4 * len(shown)))
     looks = {method: style.method_look(method) for method in METHODS}
-    for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+    for axes, panel in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         rows = style.by(drawn, panel=panel)
         if (rows["series"] == "common").any():
             _draw_common(axes, rows)
-        law_panels.draw_law(axes, rows[rows["series"] != "common"], looks)
-        axes.set_title(_title(panel, common))
+        law_panels.draw_law(axes, rows[rows["series"] != "common"], looks, _title(panel, common))
     return figure

@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..shapes import PUBLISHED
-from . import published, registry, series, style
+from . import panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig07"].inputs
 TITLE = "The coefficients against model size"
 CAPTION = (
     "Coefficients a and b of R = -a exp(H) + b (R as a fraction) of GRPO runs against the natural logarithm of "
     "non-embedding parameters in billions, on mathematics (above) and on code (below). Dots: fits with 95 % "
-    "intervals; line: linear in the logarithm; open circles: what the line through the other sizes predicts for a "
-    "size. Grey crosses and dashed line: the coefficients of the paper's drawn curves of Qwen2.5 0.5B to 32B on "
-    "mathematics (its Fig 7 a, b), against their own sizes, which the grey axis shows where they are far from "
-    "ours; the vertical axis is shared. Those on code could not be read off."
+    "intervals, cut off where they leave the panel; line: linear in the logarithm; open circles: what the line "
+    "through the other sizes predicts for a size. Grey crosses and dashed line: the coefficients of the paper's "
+    "drawn curves of Qwen2.5 0.5B to 32B on mathematics (its Fig 7 a, b), against their own sizes, which the grey "
+    "axis shows where they are far from ours; the vertical axis is shared. Those on code could not be read off."
 )
 COEFFICIENTS = ("a", "b")
 X_NAME = "ln(billion parameters)"
@@ -90,7 +90,10 @@ def _draw_panel(axes: Axes, drawn: pd.DataFrame, frames: style.Frames) -> None:
             axes.plot([row.x, row.x], [row.low, row.high], color=look.colour, linewidth=0.9, zorder=3)
         axes.plot(row.x, row.y, look.marker, color=look.colour, markersize=4, zorder=4)
     axes.plot(left_out["x"], left_out["y"], "o", color="#444444", markerfacecolor="none", markersize=5.5, zorder=3)
-    axes.margins(x=0.12, y=0.1)
+    values = drawn.loc[drawn["mark"] != "fit", "y"]
+    room = 0.6 * (values.max() - values.min()) or 0.1
+    axes.set_ylim(values.min() - room, values.max() + room)  # intervals may be far wider than the differences
+    axes.margins(x=0.12)
 
 
 @style.styled
@@ -99,7 +102,7 @@ def draw(frames: style.Frames) -> Figure:
     drawn = data(frames)
     tasks = [task for task in series.TASKS if drawn["panel"].astype(str).str.startswith(f"{task} /").any()]
     if not tasks:
-        return style.empty_figure("No GRPO run has coefficients of the law\nfor a model of known size.")
+        return panels.empty_figure("No GRPO run has coefficients of the law\nfor a model of known size.")
     figure = Figure(figsize=(style.ONE_COLUMN, 0.7 + 1.75 * len(tasks)))
     for pair, task in zip(figure.subplots(len(tasks), 2, squeeze=False), tasks, strict=True):
         for axes, coefficient in zip(pair, COEFFICIENTS, strict=True):

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import published, registry, series, style
+from . import panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig08"].inputs
 TITLE = "Covariance and the change of entropy"
@@ -121,7 +121,6 @@ def _draw_right(axes: Axes, drawn: pd.DataFrame) -> None:
         style.band(axes, curve, colour)
         axes.plot(curve["x"], curve["y"], color=colour, label=f"{accuracy:.3g}")
     axes.axhline(0, color="#999999", linewidth=0.6)
-    axes.set_ylim(top=1.2 * max(axes.get_ylim()[1], 0))  # room for the legend
     axes.set_ylabel("Covariance")
 
 
@@ -131,21 +130,22 @@ def draw(frames: style.Frames) -> Figure:
     drawn = data(frames)
     if drawn.empty:
         text = "This experiment has no strictly on-policy run\n(one update per rollout) with token records."
-        return style.empty_figure(text)
+        return panels.empty_figure(text)
     figure = Figure(figsize=(style.ONE_COLUMN, 6.6))
     grid = figure.subplots(4, 1, gridspec_kw={"height_ratios": [1.2, 1.1, 1, 1]})
     model = frames["runs"].set_index("run").at[on_policy_runs(frames)[0], "model"]
-    panels = [(source, panel) for source in ("ours", "paper") for panel in ("left", "right")]
-    for axes, (source, panel) in zip(grid, panels, strict=True):
+    places = [(source, panel) for source in ("ours", "paper") for panel in ("left", "right")]
+    for axes, (source, panel) in zip(grid, places, strict=True):
         rows = style.by(drawn, panel=panel, source=source)
         if rows.empty:
             style.message(axes, "not measured")
             continue
         (_draw_left if panel == "left" else _draw_right)(axes, rows)
         name = f"{style.model_label(model)}, on-policy" if source == "ours" else "Paper, Qwen2.5-7B"
-        axes.set_title(f"{name}: " + ("covariance and entropy loss" if panel == "left" else "by group accuracy"))
-        if panel == "right":
-            axes.legend(title="group accuracy", ncols=3, loc="upper right", title_fontsize=6.5)
+        if panel == "left":
+            axes.set_title(f"{name}: covariance and entropy loss")
+        else:
+            panels.legend_above(axes, f"{name}: by group accuracy")
     grid[-1].set_xlabel(style.GRADIENT_STEPS)
     grid[1].set_xlabel(style.GRADIENT_STEPS)
     return figure

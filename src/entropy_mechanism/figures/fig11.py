@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import published, registry, series, style
+from . import panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig11"].inputs
 TITLE = "Keeping the entropy: GRPO, Clip-higher, Clip-Cov, KL-Cov"
@@ -23,6 +23,7 @@ QUANTITIES = {  # column, factor to the displayed unit, axis label, name in the 
     "length": (style.LENGTH, 1, style.LENGTH_NAME, "response_length"),
     "accuracy": (style.ACCURACY, 100, style.ACCURACY_NAME, "accuracy_percent"),
 }
+SHORT = {"entropy": "Entropy\n(nats per token)", "length": "Length\n(tokens)", "accuracy": "Accuracy\n(%)"}
 PAPER_MODEL = "qwen2.5-7b"
 PAPER_MODELS = (PAPER_MODEL, "qwen2.5-32b")
 
@@ -88,7 +89,7 @@ def _draw_panel(axes: Axes, drawn: pd.DataFrame, quantity: str) -> None:
             markersize=3.2 if len(ours) else 2.6,
         )
     if quantity == "entropy":
-        axes.set_ylim(bottom=0)
+        panels.log_entropy(axes, drawn)
 
 
 def _blocks(drawn: pd.DataFrame) -> list[list[str]]:
@@ -104,7 +105,7 @@ def draw(frames: style.Frames) -> Figure:
     """Three panels below each other per model, the paper's last, over one column."""
     drawn = data(frames)
     if drawn.empty:
-        return style.empty_figure(f"No run of {', '.join(METHODS)}\nin this experiment.")
+        return panels.empty_figure(f"No run of {', '.join(METHODS)}\nin this experiment.")
     ours = set(drawn.loc[drawn["source"] == "ours", "panel"].str.rsplit(" / ", n=1).str[0])
     blocks = _blocks(drawn)
     heights = [3.6 if block[0] in ours else 2.9 for block in blocks]
@@ -113,14 +114,14 @@ def draw(frames: style.Frames) -> Figure:
     for part, block in zip(parts, blocks, strict=True):
         grid = part.subplots(len(QUANTITIES), len(block), squeeze=False, sharex="col")
         for column, model in zip(grid.T, block, strict=True):
-            for axes, (quantity, (_, _, name, _)) in zip(column, QUANTITIES.items(), strict=True):
+            for axes, quantity in zip(column, QUANTITIES, strict=True):
                 rows = style.by(drawn, panel=f"{model} / {quantity}").dropna(subset=["x"])
                 if rows.empty:
                     style.message(axes, "not measured")
                 else:
                     _draw_panel(axes, rows, quantity)
                 if model == block[0]:
-                    axes.set_ylabel(name.replace(" (", "\n("))
+                    axes.set_ylabel(SHORT[quantity])
             column[-1].set_xlabel(style.GRADIENT_STEPS)
             column[0].set_title(("" if model in ours else "Paper, ") + style.model_label(model))
         part.align_ylabels(grid[:, 0])

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, published, registry, series, style
+from . import law_panels, panels, published, registry, series, style
 
 INPUTS = registry.FIGURES["fig13"].inputs
 TITLE = "The coefficients depend on the training data"
@@ -51,7 +51,7 @@ def draw(frames: style.Frames) -> Figure:
     """One panel over one column."""
     drawn = data(frames)
     if drawn.empty:
-        return style.empty_figure("No GRPO run on mathematics has\nvalidation accuracies.")
+        return panels.empty_figure("No GRPO run on mathematics has\nvalidation accuracies.")
     figure = Figure(figsize=(style.ONE_COLUMN, 2.8))
     axes = figure.add_subplot()
     sets = list(dict.fromkeys(style.by(drawn, source="ours")["series"]))
@@ -59,6 +59,5 @@ def draw(frames: style.Frames) -> Figure:
         name: style.Look(name, _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(sets)
     }
-    law_panels.draw_law(axes, drawn, looks)
-    axes.set_title(style.model_label(_points(frames)["model"].iloc[0]))
+    law_panels.draw_law(axes, drawn, looks, style.model_label(_points(frames)["model"].iloc[0]))
     return figure

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, registry, series, style
+from . import law_panels, panels, registry, series, style
 
 INPUTS = registry.FIGURES["fig14"].inputs
 TITLE = "The law for instruction-tuned models"
@@ -34,10 +34,10 @@ def draw(frames: style.Frames) -> Figure:
     """One panel over one column."""
     drawn = data(frames)
     if drawn.empty:
-        return style.empty_figure(
+        return panels.empty_figure(
             "No GRPO run of an instruction-tuned model\non mathematics has validation accuracies."
         )
     figure = Figure(figsize=(style.ONE_COLUMN, 2.6))
     axes = figure.add_subplot()
-    law_panels.draw_law(axes, drawn, series.setting_looks(_points(frames), frames))
+    law_panels.draw_law(axes, drawn, series.setting_looks(_points(frames), frames), "Instruction-tuned models")
     return figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..analysis.law import law as evaluate_law
-from . import published, series, style
+from . import panels, published, series, style
 
 AXES = {"x_name": style.ENTROPY_NAME, "y_name": style.ACCURACY_NAME}
 PAPER_FITS = "paper, Qwen2.5 0.5B–32B"
@@ -85,10 +85,10 @@ def draw_law(
     axes: Axes,
     drawn: pd.DataFrame,
     looks: Mapping[str, style.Look],
+    title: str,
     paper_label: str | None = None,
-    legend: bool = True,
 ) -> None:
-    """Draw one panel of `law_rows` over published rows; a series is named once however many runs it has."""
+    """Draw one panel of `law_rows` over published rows, with its title and a legend."""
     draw_paper(axes, drawn, paper_label)
     for name, rows in style.by(drawn, source="ours").groupby("series", sort=False):
         look = looks[name]
@@ -110,8 +110,7 @@ def draw_law(
     style.entropy_axis(axes)
     axes.set_ylabel(style.ACCURACY_NAME)
     axes.margins(y=0.08)
-    if legend:
-        axes.legend(loc="best", handlelength=1.6)
+    panels.legend_above(axes, title)
 
 
 def by_family(frames: style.Frames, task: str) -> pd.DataFrame:
@@ -126,12 +125,12 @@ def by_family(frames: style.Frames, task: str) -> pd.DataFrame:
 
 def draw_families(frames: style.Frames, drawn: pd.DataFrame, task: str) -> Figure:
     """One panel per family below the other over one column."""
-    panels = list(dict.fromkeys(style.by(drawn, source="ours")["panel"]))
-    if not panels:
-        return style.empty_figure(f"No GRPO run on {series.TASKS[task]} has\nvalidation accuracies.")
-    figure = Figure(figsize=(style.ONE_COLUMN, 0.3 + 2.0 * len(panels)))
+    families = list(dict.fromkeys(style.by(drawn, source="ours")["panel"]))
+    if not families:
+        return panels.empty_figure(f"No GRPO run on {series.TASKS[task]} has\nvalidation accuracies.")
+    figure = Figure(figsize=(style.ONE_COLUMN, 0.3 + 2.2 * len(families)))
     looks = series.setting_looks(series.baseline_points(frames, task), frames)
-    for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        draw_law(axes, style.by(drawn, panel=panel), looks, PAPER_FITS)
-        axes.set_title(f"{panel} models" if len(panels) > 1 else series.TASKS[task].capitalize())
+    for axes, name in zip(figure.subplots(len(families), 1, squeeze=False)[:, 0], families, strict=True):
+        title = f"{name} models" if len(families) > 1 else series.TASKS[task].capitalize()
+        draw_law(axes, style.by(drawn, panel=name), looks, title, PAPER_FITS)
     return figure

@@ -31,6 +31,7 @@ FIGURES = {
     "fig12": Entry("fig12", ("curves", "runs")),
     "fig13": Entry("fig13", ("curves", "law", "runs")),
     "fig14": Entry("fig14", ("curves", "law", "runs")),
+    "ceiling": Entry("ceiling", ("curves", "ceiling", "runs", "published_ceiling")),
     "theory": Entry("theory", ("tabular", "counterexamples")),
     "entropy_change": Entry("entropy_change", ("entropy_change", "dynamics_summary", "curves", "runs")),
 }
@@ -39,6 +40,10 @@ TABLES = {
     "table2": Entry("table2", ("scores", "runs")),
     "selection": Entry("selection", ("curves", "scores", "runs")),
     "comparison": Entry("comparison", ("comparison", "runs")),
+    "forms": Entry("forms", ("forms", "runs", "published_forms")),
+    "forecasts": Entry("forecasts", ("forecasts", "runs", "published_forecasts")),
+    "common_law": Entry("common_law", ("common_law", "runs")),
+    "ceiling_test": Entry("ceiling_test", ("ceiling", "runs", "published_ceiling")),
     "covariance_grid": Entry("covariance_grid", ("dynamics_summary", "runs")),
 }
 

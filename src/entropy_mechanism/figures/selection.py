@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import registry, series, style, sweep
+from . import averages, registry, series, style, sweep
 
 INPUTS = registry.TABLES["selection"].inputs
 TITLE = "How tokens are selected"
@@ -13,9 +13,9 @@ CAPTION = (
     "Clip-Cov and KL-Cov with different scopes, log-probabilities, shares, bounds and penalties, and GRPO from "
     "the same model and training set. Share: of tokens asked for, and in brackets the share that was selected, "
     "mean over steps. Entropy (nats per token) and validation accuracy (%): means over the last tenth of "
-    "training. Score (%): pooled over the benchmarks, where there are any. Means over seeds; behind the slash the "
-    "difference to GRPO with the same seed, mean over seeds and in brackets, where there are several, the range "
-    "of the seeds. One seed says little: the spread of training is not in it."
+    "training. Score (%): pooled over the benchmarks that all of them answered. Means over seeds; behind the "
+    "slash the difference to GRPO with the same seed, mean over seeds and in brackets, where there are several, "
+    "the range of the seeds. One seed says little: the spread of training is not in it."
 )
 OBJECTIVES = ("clip-cov", "kl-cov")
 KEYS = ["model", "train_set", "method"]
@@ -67,6 +67,7 @@ def _runs(frames: style.Frames) -> pd.DataFrame:
     by_run = dict(iter(curves.groupby("run")))
     nothing = curves.iloc[:0]
     scores = series.need(frames, "scores", "policy", "benchmark", "score")
+    scores = averages.shared(scores[scores["policy"].isin(runs["run"])])
     pooled = scores[scores["benchmark"] == "pooled"].drop_duplicates("policy").set_index("policy")["score"]
     found = {name: [] for name in ("realised", *MEASURES)}
     for run in runs["run"]:

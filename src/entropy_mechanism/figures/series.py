@@ -61,7 +61,7 @@ def one_setting(frame: pd.DataFrame, frames: style.Frames) -> pd.DataFrame:
 def by_setting(frame: pd.DataFrame) -> pd.Series:
     """Name of every row's series: its model, with the training set where the model has several in the frame."""
     several = frame.groupby("model")["train_set"].transform("nunique") > 1
-    return frame["model"].where(~several, frame["model"] + " on " + frame["train_set"].astype(str))
+    return frame["model"].where(~several, frame["model"].astype(str) + " on " + frame["train_set"].astype(str))
 
 
 def model_looks(models: Iterable[str], frames: style.Frames) -> dict[str, style.Look]:

@@ -80,7 +80,11 @@ LOOK = {
     "svg.fonttype": "none",
     "svg.hashsalt": "entropy-mechanism",
 }
-METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
+METADATA = {
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+}
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -146,14 +150,14 @@ _FAMILIES = {  # stem of the name: panel, marker
     "llama": ("LLaMA and DeepSeek", "^"),  # one panel, as in the paper
     "deepseek": ("LLaMA and DeepSeek", "D"),
 }
-_SIZES = ((3e3, 3e6), (3e8, 4e10))
+_SIZES = ((3e3, 1e6), (3e8, 4e10))
 """Non-embedding parameters, lightest to darkest: of tiny models, and of published ones, which no figure mixes."""
 _CAPITALS = {"qwen": "Qwen", "llama": "LLaMA", "mistral": "Mistral", "deepseek": "DeepSeek", "nemo": "Nemo"}
 
 
 def method_key(method: str) -> str:
-    """One spelling of a method's name: `reinforce-plus-plus` is `reinforce++`."""
-    return method.lower().replace("_", "-").replace("-plus-plus", "++")
+    """One spelling of a method's name: `reinforce-plus-plus` is `reinforce++`, and `kl-cov-32b` is `kl-cov`."""
+    return re.sub(r"-\d+b$", "", method.lower().replace("_", "-").replace("-plus-plus", "++"))
 
 
 def method_look(method: str) -> Look:
@@ -206,7 +210,7 @@ def _stem(model: str) -> str:
 def model_order(models: Iterable[str], runs: pd.DataFrame | None = None) -> list[str]:
     """Distinct models by non-embedding parameters (from `runs`), unknown sizes last, then by name."""
     sizes: dict[str, float] = {}
-    if runs is not None and not runs.empty:
+    if runs is not None and "non_embedding_parameters" in runs and not runs.empty:
         sizes = runs.groupby("model")["non_embedding_parameters"].first().to_dict()
     return sorted(set(models), key=lambda model: (sizes.get(model, np.inf), model))
 
@@ -301,7 +305,9 @@ def by(drawn: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 
 
 def markdown(cells: pd.DataFrame) -> str:
-    """A frame of strings as a Markdown table."""
+    """A frame of strings as a Markdown table; without rows a sentence in its place."""
+    if cells.empty:
+        return "No run of this experiment has what this table shows.\n"
     lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.astype(str).to_numpy().tolist()]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
@@ -323,13 +329,6 @@ def message(axes: Axes, text: str) -> None:
         style="italic",
         wrap=True,
     )
-
-
-def empty_figure(text: str) -> Figure:
-    """A figure over one column that says why there is nothing to draw."""
-    figure = Figure(figsize=(ONE_COLUMN, 1.2))
-    message(figure.add_subplot(), text)
-    return figure
 
 
 def entropy_axis(axes: Axes) -> None:

@@ -8,9 +8,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from . import series, style
+from . import panels, series, style
 
 QUANTITIES = {"entropy": (style.ENTROPY, 1, style.ENTROPY_NAME), "accuracy": (style.ACCURACY, 100, "Accuracy (%)")}
 SECTIONS = ("advantage", "objective", "regularisation")
@@ -121,7 +120,7 @@ def looks(names: Sequence[str]) -> dict[str, style.Look]:
 
 
 def draw_panel(axes: Axes, drawn: pd.DataFrame, quantity: str, known: dict[str, style.Look]) -> None:
-    """One panel of `rows`; entropies on a logarithmic axis when they span more than a factor of ten."""
+    """One panel of `rows`."""
     for i, (name, look) in enumerate(known.items()):
         curve = style.by(drawn, series=name)
         if curve.empty:
@@ -139,23 +138,16 @@ def draw_panel(axes: Axes, drawn: pd.DataFrame, quantity: str, known: dict[str, 
         )
     axes.margins(y=0.08)
     if quantity == "entropy":
-        positive = drawn.loc[drawn["y"] > 0, "y"]
-        if len(positive) and positive.max() > 10 * positive.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.set_ylim(bottom=0)
+        panels.log_entropy(axes, drawn)
 
 
 def draw(drawn: pd.DataFrame, columns: dict[str, tuple[str, Sweep]], missing: str, model: str) -> Figure:
     """A column of panels per sweep, entropy above accuracy; `columns`: heading and sweep by name."""
     if drawn.empty:
-        return style.empty_figure(missing)
+        return panels.empty_figure(missing)
     figure = Figure(figsize=(style.ONE_COLUMN, 3.9 if len(columns) == 1 else 4.1))
     grid = figure.subplots(2, len(columns), squeeze=False, sharex="col", sharey="row")
-    for position, (name, (heading, sweep)) in enumerate(columns.items()):
+    for position, (name, (heading, entry)) in enumerate(columns.items()):
         here = drawn[drawn["panel"].str.startswith(f"{name} / ")]
         known = looks(list(dict.fromkeys(here["series"])))
         for axes, quantity in zip(grid[:, position], QUANTITIES, strict=True):
@@ -167,23 +159,10 @@ def draw(drawn: pd.DataFrame, columns: dict[str, tuple[str, Sweep]], missing: st
             if position == 0:
                 axes.set_ylabel(QUANTITIES[quantity][2])
         grid[1, position].set_xlabel(style.GRADIENT_STEPS)
-        handles, labels = grid[0, position].get_legend_handles_labels()
-        if not handles:
-            handles, labels = grid[1, position].get_legend_handles_labels()
-        title = "\n".join(part for part in (heading, sweep.title) if part)
-        wide = 5 if len(columns) == 1 else 2
-        if handles:
-            grid[0, position].legend(
-                handles,
-                labels,
-                title=title,
-                title_fontsize=7,
-                loc="lower center",
-                bbox_to_anchor=(0.5, 1.0),
-                ncols=min(wide, len(handles)),
-                columnspacing=1.0,
-                handletextpad=0.5,
-            )
+        handles = [axes.get_legend_handles_labels()[0] for axes in grid[:, position]]
+        panels.legend_above(
+            grid[0, position], ", ".join(filter(None, (heading, entry.title))), max(handles, key=len)
+        )
     figure.suptitle(model, fontsize=7.5)
     return figure
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from . import published, registry, style
+from . import published, registry, series, style
 
 INPUTS = registry.TABLES["table1"].inputs
 TITLE = "Covariance of the top tokens at the first step"
@@ -18,17 +18,25 @@ PAPER = "paper_qwen2.5_7b"
 
 
 def table(frames: style.Frames) -> pd.DataFrame:
-    """Rows: top_fraction (share of tokens, 1 is all). Columns: the paper's value, then one per model."""
+    """Rows: top_fraction (share of tokens, 1 is all). Columns: the paper's value, then one per model.
+
+    A model that was trained on several sets has a column for each.
+    """
     paper = published.load("table1").set_index("top_fraction")["mean_covariance"]
-    first = style.of_method(frames["token_covariances"])
+    first = style.of_method(
+        series.need(frames, "token_covariances", "run", "model", "train_set", "method", "step")
+    )
     first = first[first["step"] == 0]
     columns = {float(name.removeprefix(PREFIX)): name for name in first.columns if name.startswith(PREFIX)}
     columns[1.0] = "covariance/mean"
     fractions = sorted(set(columns) | set(paper.index))
     frame = pd.DataFrame({"top_fraction": fractions, PAPER: paper.reindex(fractions).to_numpy()})
-    for model in style.model_order(first["model"], frames["runs"]):
-        means = first[first["model"] == model].mean(numeric_only=True)
-        frame[model] = [means.get(columns.get(fraction, ""), np.nan) for fraction in fractions]
+    first = first.assign(series=series.by_setting(first))
+    runs = series.need(frames, "runs", "model", "non_embedding_parameters")
+    for model in style.model_order(first["model"], runs):
+        for name, rows in first[first["model"] == model].groupby("series", sort=False):
+            means = rows.mean(numeric_only=True)
+            frame[name] = [means.get(columns.get(fraction, ""), np.nan) for fraction in fractions]
     return frame
 
 

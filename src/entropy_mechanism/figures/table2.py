@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from . import registry, style
+from . import averages, published, registry, series, style
 
 INPUTS = registry.TABLES["table2"].inputs
 TITLE = "Benchmark scores"
@@ -10,11 +10,15 @@ CAPTION = (
     "Score in percent, mean over seeds, with bootstrap interval over problems (the mean interval of single seeds, "
     "so it holds the luck of the problems and not that of training). Bold: best of a model. Two averages: pooled "
     "over all problems or samples, as in the paper's Table 2, and macro, the plain mean over benchmarks; in the "
-    "paper the two rank the methods of the 7B model differently. Clean: without the problems that stand in the "
-    "training data; shown where there are any, always in the table's CSV file."
+    "paper the two rank the methods of the 7B model differently. Averages are over the benchmarks that all "
+    "policies answered, without interval for those that answered more. Clean: without the problems that stand in "
+    "the training data; shown where there are any, always in the table's CSV file. Below: the paper's Table 2, in "
+    "benchmarks where they are ours too, and its averages over its own seven."
 )
 AVERAGES = {"pooled": "average, pooled", "macro": "average, macro"}
-KEYS = ["model", "train_set", "method", "seeds"]
+KEYS = ["source", "model", "train_set", "method", "seeds"]
+COLUMNS = ("policy", "model", "train_set", "method", "seed", "benchmark", "protocol", "problems", "samples")
+COLUMNS += ("score", "low", "high", "clean_problems", "clean_samples", "clean_score", "clean_low", "clean_high")
 SUFFIXES = {
     "": "score",
     "_low": "low",
@@ -31,11 +35,15 @@ def table(frames: style.Frames) -> pd.DataFrame:
     """One row per model, train set and method; per score `X`, `X_low`, `X_high` as shares (0–1).
 
     `X_clean`, `X_clean_low` and `X_clean_high` are the same without the `X_contained` problems of the benchmark
-    that stand in the training set, or for a base model in that of any run from it.
+    that stand in the training set, or for a base model in that of any run from it. Rows of source `ours` are
+    followed by those of the `paper`, which have X alone, where a column is theirs too.
     A score's name is its benchmark and protocol. First come those that enter the averages (the first protocol
     of each benchmark), then the averages, then the other protocols. A base model has no train set.
     """
-    scores = frames["scores"].copy()
+    scores = series.need(frames, "scores", *COLUMNS)
+    if scores.empty:
+        return pd.DataFrame(columns=KEYS)
+    scores = averages.shared(scores)
     base = scores["method"] == "base"
     scores["train_set"] = scores["train_set"].where(~base, "").fillna("")
     names = _names(scores)
@@ -45,18 +53,49 @@ def table(frames: style.Frames) -> pd.DataFrame:
     means = scores.groupby(["model", "train_set", "method", "name"]).agg(
         **{suffix: (column, "mean") for suffix, column in SUFFIXES.items()}
     )
-    ranks = {model: i for i, model in enumerate(style.model_order(scores["model"], frames["runs"]))}
+    ranks = {
+        model: i
+        for i, model in enumerate(style.model_order(scores["model"], series.need(frames, "runs", "model")))
+    }
     methods = {method: i for i, method in enumerate(style.method_order(scores["method"]))}
     ordered = sorted(policies.groups, key=lambda key: (ranks[key[0]], key[1], methods[key[2]]))
     rows = []
     for key in ordered:
-        row = dict(zip(KEYS, [*key, policies["policy"].nunique()[key]], strict=True))
+        row = dict(zip(KEYS, ["ours", *key, policies["policy"].nunique()[key]], strict=True))
         for name in names.values():
             for suffix in SUFFIXES:
                 row[name + suffix] = means[suffix].get((*key, name), float("nan"))
         rows.append(row)
     columns = KEYS + [name + suffix for name in names.values() for suffix in SUFFIXES]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows + _published(names), columns=columns)
+
+
+def _published(names: dict[tuple[str, str], str]) -> list[dict]:
+    """Rows of the paper's table, with the benchmarks and protocols that are ours too, and its averages."""
+    rows = []
+    for paper in published.load("table2").to_dict("records"):
+        benchmarks = {name: value for name, value in paper.items() if name not in ("model", "method", "average")}
+        values = {("pooled", ""): paper["average"], ("macro", ""): sum(benchmarks.values()) / len(benchmarks)}
+        for name, value in benchmarks.items():
+            protocol = "avg@32" if name.startswith(("AIME", "AMC")) else "greedy"
+            values[_plain(name), protocol] = value
+        row = {
+            "source": "paper",
+            "model": paper["model"],
+            "train_set": "",
+            "method": paper["method"].lower(),
+            "seeds": 1,
+        }
+        for (benchmark, protocol), name in names.items():
+            key = (benchmark, "") if benchmark in AVERAGES else (_plain(benchmark), protocol)
+            row[name] = values[key] / 100 if key in values else float("nan")
+        if any(pd.notna(row[name]) for name in names.values()):
+            rows.append(row)
+    return rows
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def _names(scores: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -77,9 +116,12 @@ def benchmarks_of(frame: pd.DataFrame) -> list[str]:
 
 def display(frame: pd.DataFrame) -> pd.DataFrame:
     """The cells as shown: `51.2 [48.0, 54.1]` in percent, the best of a model in bold."""
-    shown = pd.DataFrame({"Model": [style.model_label(model) for model in frame["model"]]}, index=frame.index)
-    if frame.loc[frame["method"] != "base", "train_set"].nunique() > 1:
-        shown["Trained on"] = frame["train_set"].replace("", "–")
+    ours = frame["source"] == "ours"
+    labels = [style.model_label(model) for model in frame["model"]]
+    labels = [label if own else f"Paper, {label}" for label, own in zip(labels, ours, strict=True)]
+    shown = pd.DataFrame({"Model": labels}, index=frame.index)
+    if frame.loc[ours & (frame["method"] != "base"), "train_set"].nunique() > 1:
+        shown["Trained on"] = frame["train_set"].fillna("").replace("", "–")
     shown["Method"] = [style.method_label(method) for method in frame["method"]]
     if frame["seeds"].gt(1).any():
         shown["Seeds"] = frame["seeds"].astype(str)
@@ -92,7 +134,7 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells(frame: pd.DataFrame, name: str) -> list[str]:
-    groups = frame.groupby("model")[name]
+    groups = frame.groupby(["source", "model"])[name]
     best = (frame[name] == groups.transform("max")) & (groups.transform("count") > 1)
     values = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], best, strict=True)
     return [_cell(*value) for value in values]

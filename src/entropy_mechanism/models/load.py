@@ -5,24 +5,37 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logging.disable_progress_bar()  # a bar for every file read would bury the progress of training
 
 
 def load_policy(
-    path: Path | str, dtype: torch.dtype | str = torch.float32, attention: str | None = None
+    path: Path | str,
+    dtype: torch.dtype | str = torch.float32,
+    attention: str | None = None,
+    empty: bool = False,
 ) -> PreTrainedModel:
     """The causal language model in folder `path`, in evaluation mode on the CPU, its weights in `dtype`.
 
-    `attention` is one of `Compute.attention`. Raises FileNotFoundError when there is no such folder and ValueError
-    when it holds no model, or when there is no such attention here.
+    `attention` is one of `Compute.attention`. An `empty` model is for a rank that is sent its share of the
+    weights: it has all that its configuration determines, and its weights are on device meta.
+
+    Raises FileNotFoundError when there is no such folder and ValueError when it holds no model, or when there is
+    no such attention here.
     """
     folder = _existing(path, "config.json", "a model")
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} is not a model folder: it has no *.safetensors file with weights")
     try:
+        if empty:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            with init_empty_weights(include_buffers=False):
+                made = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            made.tie_weights()
+            return made.eval()
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, local_files_only=True
         ).eval()

@@ -36,7 +36,8 @@ class Policy:
     ) -> None:
         """Move `model` to the rank's device and, with several ranks, wrap it; `sharded` changes it in place.
 
-        A sharded model is moved a layer at a time, so that it need not fit into a GPU as a whole.
+        A sharded model is moved a layer at a time, so that it need not fit into a GPU as a whole; the main rank
+        sends its weights to those that have an empty one, so that they need not fit into the others' memory.
 
         Raises ValueError for weights in half precision: steps as small as RL takes are lost in their rounding.
         """
@@ -57,11 +58,26 @@ class Policy:
             precision = MixedPrecisionPolicy(param_dtype=kept, reduce_dtype=torch.float32)
             pinned = self.ranks.device.type == "cuda"
             place = CPUOffloadPolicy(pin_memory=pinned) if self.ranks.offload else OffloadPolicy()
+            weights = dict(model.state_dict()) if self.ranks.main else {}
             for part in (*self.model.model.layers, self._reader):
                 fully_shard(part, mp_policy=precision, offload_policy=place)
+            if self.ranks.any(any(parameter.is_meta for parameter in model.parameters())):
+                self._receive(weights)
         elif self.ranks.size > 1 and any(parameter.requires_grad for parameter in model.parameters()):
             self._reader = DistributedDataParallel(self._reader, forward_sync_buffers=False)
             self._replicated = True
+
+    def _receive(self, weights: dict[str, torch.Tensor]) -> None:
+        """Share out the main rank's whole `weights`, one at a time, also to ranks whose model is empty."""
+        rest = torch.device("cpu") if self.ranks.offload else self.ranks.device
+
+        def filled(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.empty_like(tensor, device=rest) if tensor.is_meta else tensor
+
+        self.model._apply(filled)
+        self.model.tie_weights()  # `_apply` goes by places, not by parameters
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(self.model, weights, options=options)
 
     def read(
         self,

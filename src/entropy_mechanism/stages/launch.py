@@ -1,9 +1,11 @@
-"""Starts the ranks of one training as processes of this machine, and stops them together.
+"""Starts the ranks of one training that belong on this machine, and stops them together.
 
 A rank ends with its launcher, however that ends. Signals reach the ranks through the launcher alone, as SIGUSR1,
-so that a Ctrl-C or a cluster's SIGTERM, which all processes get, does not count twice.
+so that a Ctrl-C or a cluster's SIGTERM, which all processes get, does not count twice. Of several nodes each has a
+launcher; the ranks of all find out together, at the next step, that one of them was asked to stop.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from entropy_mechanism.stages.peers import Peers, Place, main_address
 from entropy_mechanism.stages.stopping import INTERRUPTED, RELAYED, StopRequest
 
 GRACE = 20.0
@@ -21,42 +24,45 @@ _LAUNCHER = "ENTROPY_MECHANISM_LAUNCHER"
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def launch(command: Sequence[str], ranks: int, stop: StopRequest, lock: int) -> None:
-    """Run `python -m entropy_mechanism` with the arguments `command` once per rank and wait for all to end.
+def launch(command: Sequence[str], ranks: int, stop: StopRequest, lock: int, peers: Peers, port: int) -> None:
+    """Run `python -m entropy_mechanism` with the arguments `command` once per rank of this node; wait for all.
 
-    The ranks inherit the descriptor `lock`, so that a lock on it ends with the last of them.
+    `ranks` are those of all nodes. Node 0 also waits for the others to end. The ranks inherit the descriptor
+    `lock`, so that a lock on it ends with the last of them; -1 where there is none. They meet at node 0's `port`.
     Raises SystemExit with 75 when the ranks stopped in time, and ChildProcessError when one of them failed.
     """
+    here = ranks // peers.place.count
+    first = peers.place.rank * here
     shared = {
         "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "LOCAL_WORLD_SIZE": str(here),
+        "MASTER_ADDR": main_address(peers),
+        "MASTER_PORT": str(port),
         _LAUNCHER: str(os.getpid()),
     }
+    usual = {"OMP_NUM_THREADS": "1"}
+    if interface := peers.interface:  # gloo would take what the host's own name resolves to: on Debian 127.0.1.1
+        usual["GLOO_SOCKET_IFNAME"] = interface
     # A rank inherits the block and lifts it once it listens; until then a signal would end it.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, RELAYED)
-    processes = [
-        subprocess.Popen(
+    processes = {
+        first + index: subprocess.Popen(
             [sys.executable, "-m", "entropy_mechanism", *command],
-            env={"OMP_NUM_THREADS": "1"} | os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=usual | os.environ | shared | {"RANK": str(first + index), "LOCAL_RANK": str(index)},
             start_new_session=True,
-            pass_fds=(lock,),
+            pass_fds=(lock,) if lock >= 0 else (),
         )
-        for rank in range(ranks)
-    ]
+        for index in range(here)
+    }
     signal.pthread_sigmask(signal.SIG_SETMASK, held)
     try:
-        failed = _wait(processes, stop)
+        _wait(processes, ranks, stop, peers)
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
-    if failed is not None:
-        code = processes[failed].returncode
-        raise ChildProcessError(
-            f"rank {failed} of {ranks} ended with status {code}; see its message above, if any"
-        )
-    if any(process.returncode == INTERRUPTED for process in processes):
+    if peers.failures:
+        raise ChildProcessError(min(peers.failures)[1])
+    if any(process.returncode == INTERRUPTED for process in processes.values()):
         raise SystemExit(INTERRUPTED)
 
 
@@ -67,30 +73,62 @@ def follow_launcher() -> None:
         os._exit(1)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], stop: StopRequest) -> int | None:
-    """The rank that failed first, or None, when all have ended; one that was killed is before one that noticed."""
-    told, failed, deadline = False, None, 0.0
-    while any(process.poll() is None for process in processes):
+def meeting_port(place: Place) -> int:
+    """A free port of node 0 for ranks to meet at: next to the launchers', which a firewall may let through."""
+    if place.count > 1:
+        with contextlib.suppress(OSError), socket.create_server(("", place.port + 1)):
+            return place.port + 1
+    return free_port()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
+
+
+def _wait(processes: dict[int, subprocess.Popen[bytes]], ranks: int, stop: StopRequest, peers: Peers) -> None:
+    """Wait until all ranks have ended, here and on the nodes that this one waits for.
+
+    What failed is in `peers.failures`: of each node the rank that failed first, one that was killed before one
+    that noticed; a node that is gone before both.
+    """
+    told, own, deadline = False, None, float("inf")
+    while True:
+        alive = any(process.poll() is None for process in processes.values())
+        late = time.monotonic() > deadline
+        if own is None and not late and (own := _first_failure(processes, ranks, peers)):
+            peers.failures.append(own)
+            peers.say("failed", status=own[0], text=own[1])
+        peers.poll()
+        if peers.failures and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE
+            if own is None and peers.place.rank == 0:  # another node's; the rest have to know
+                status, text = min(peers.failures)
+                peers.say("failed", status=status, text=text)
+        if not alive and (not peers.busy or time.monotonic() > deadline + GRACE):
+            break
+        if late or peers.verdict:  # node 0 waits for no rank of this node any more
+            for process in processes.values():
+                process.kill()
         if stop.reason and not told:
             told = True
-            for process in processes:
+            for process in processes.values():
                 process.send_signal(signal.SIGUSR1)
-        if failed is None:
-            failed, deadline = _first_failure(processes), time.monotonic() + GRACE
-        elif time.monotonic() > deadline:
-            for process in processes:
-                process.kill()
         time.sleep(0.05)
-    return _first_failure(processes) if failed is None else failed
+    peers.say("ended")
 
 
-def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int | None:
-    codes = {rank: process.poll() for rank, process in enumerate(processes)}
+def _first_failure(
+    processes: dict[int, subprocess.Popen[bytes]], ranks: int, peers: Peers
+) -> tuple[int, str] | None:
+    codes = {rank: process.poll() for rank, process in processes.items()}
     failed = {rank: code for rank, code in codes.items() if code not in (None, 0, INTERRUPTED)}
-    return min(failed, key=failed.__getitem__, default=None)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    if not failed:
+        return None
+    rank = min(failed, key=failed.__getitem__)
+    where = f" ({peers.name(peers.place.rank)})" if peers.place.count > 1 else ""
+    return failed[
+        rank
+    ], f"rank {rank} of {ranks}{where} ended with status {failed[rank]}; see its message above, if any"

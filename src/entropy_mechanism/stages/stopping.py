@@ -44,6 +44,8 @@ class StopRequest:
         """
         self.reason: str | None = None
         """Why to stop; None as long as there is no reason."""
+        self.others: Callable[[], str | None] = lambda: None
+        """Asked for a reason that others have to stop."""
         self.deadline, self._age = deadline, age
         self._steps: deque[float] = deque(maxlen=RECENT)
         self._checkpoints: deque[float] = deque(maxlen=RECENT)
@@ -74,6 +76,7 @@ class StopRequest:
         The first step is tried as long as there is any time left. A checkpoint is taken to need as long as a step
         until there was one.
         """
+        self.reason = self.reason or self.others()
         left = self.left()
         if self.reason is None and left is not None:
             step = max(self._steps, default=0.0)

@@ -12,15 +12,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rl.errors import PermanentError
-from entropy_mechanism.stages.launch import follow_launcher, launch
+from entropy_mechanism.stages import health
+from entropy_mechanism.stages.launch import follow_launcher, launch, meeting_port
+from entropy_mechanism.stages.nodes import await_word, find_place, join, lead, leave
+from entropy_mechanism.stages.peers import Place
 from entropy_mechanism.stages.stopping import StopRequest, tell
 
 TRAINING_VERSION = 2
@@ -44,25 +48,41 @@ def train(
     results: Path,
     deadline_seconds: float | None = None,
     retry: bool = False,
-) -> None:
-    """Train one run, or take it from the store.
+    nodes: int | None = None,
+    node_rank: int | None = None,
+    main_address: str | None = None,
+    port: int | None = None,
+) -> int:
+    """Train one run, or take it from the store; the last four say which of several nodes this is.
 
     Exits with 75, after a checkpoint, when stopped by a signal or before the process is `deadline_seconds` old.
     Raises `PermanentError` at once when an earlier attempt left `failed.json`, unless `retry` clears it.
     """
     stop = StopRequest(deadline_seconds)
+    place = find_place(nodes, node_rank, main_address, port, str(output))
+    inputs = {"config": config, "model": model, "train_set": train_set, "validation": validation}
+    if place.rank:
+        return _help(place, inputs, store, stop)
     run = read_run_config(config)
+    _check_nodes(run, place)
     fingerprint = training_fingerprint(run, model, train_set, validation)
     folder = store / fingerprint
     params = run.model_dump(mode="json") | {"fingerprint": fingerprint, "training_version": TRAINING_VERSION}
-    with tracking.stage(
-        "train",
-        run.run,
-        results=results,
-        params=params,
-        inputs=[config, model, train_set, validation],
-        outputs=[metrics, output],
-        metrics_file=folder / "metrics.jsonl",
+    report, faults = (
+        partial(health.report, inputs, store),
+        partial(health.faults, run=run, inputs=inputs, store=store),
+    )
+    with (
+        lead(place, store, report, faults, stop) as peers,
+        tracking.stage(
+            "train",
+            run.run,
+            results=results,
+            params=params,
+            inputs=list(inputs.values()),
+            outputs=[metrics, output],
+            metrics_file=folder / "metrics.jsonl",
+        ),
     ):
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, run.run, stop) as lock:
@@ -79,19 +99,43 @@ def train(
                         stop.leave_if_asked(run.run)  # the import takes seconds
                         train_run(run, fingerprint, model, train_set, validation, folder, stop)
                     else:
-                        options = {
-                            "--config": config,
-                            "--fingerprint": fingerprint,
-                            "--model": model,
-                            "--train-set": train_set,
-                            "--validation": validation,
-                            "--folder": folder,
-                        }
-                        if stop.deadline is not None:
-                            options["--deadline-seconds"] = stop.left()
-                        command = ["train-rank", *(str(part) for pair in options.items() for part in pair)]
-                        launch(command, run.compute.ranks, stop, lock)
+                        meeting = meeting_port(place)
+                        peers.say("go", fingerprint=fingerprint, ranks=run.compute.ranks, port=meeting)
+                        launch(
+                            _rank(inputs, fingerprint, folder, stop), run.compute.ranks, stop, lock, peers, meeting
+                        )
             _write_outputs(run, fingerprint, folder, metrics, output)
+    return 0
+
+
+def _help(place: Place, inputs: Mapping[str, Path], store: Path, stop: StopRequest) -> int:
+    """On another node than the first: start its ranks when node 0 says so, and end with its exit status."""
+    with join(place, store, partial(health.report, inputs, store), stop) as peers:
+        if word := await_word(peers, stop, "go"):
+            command = _rank(inputs, word["fingerprint"], store / word["fingerprint"], stop)
+            with suppress(SystemExit, ChildProcessError):  # node 0 knows, and has the last word
+                launch(command, word["ranks"], stop, -1, peers, word["port"])
+        return leave(peers, stop)
+
+
+def _rank(inputs: Mapping[str, Path], fingerprint: str, folder: Path, stop: StopRequest) -> list[str]:
+    """The command of a rank."""
+    options = {f"--{name.replace('_', '-')}": path for name, path in inputs.items()}
+    options |= {"--fingerprint": fingerprint, "--folder": folder}
+    if stop.deadline is not None:
+        options["--deadline-seconds"] = stop.left()
+    return ["train-rank", *(str(part) for pair in options.items() for part in pair)]
+
+
+def _check_nodes(run: RunConfig, place: Place) -> None:
+    """Raise ConfigError when other launchers were started than the run is to have."""
+    wanted = run.compute.nodes
+    if place.count != wanted:
+        cure = f"srun --nodes={wanted} --ntasks={wanted} --ntasks-per-node=1 entropy-mechanism train …"
+        raise ConfigError(
+            f"{run.run}: compute.nodes is {wanted} and {place.count} launchers were started, one a node; start "
+            f"{wanted} ({cure if wanted > 1 else '--nodes 1'}; docs/hpc.md), or change compute.nodes"
+        )
 
 
 def train_rank(

@@ -1,6 +1,5 @@
 """The training of one run inside its folder of the store: load, resume, train, keep the final policy."""
 
-import copy
 import json
 import math
 import os
@@ -51,7 +50,8 @@ def train_run(
     if run.compute.device == "cpu":
         use_one_thread()
     base = manifest.read(model)
-    base.verify()
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # once on each node
+        base.verify()
     tokenizer = load_tokenizer(base.weights, base.chat_template)
     log = MetricsLog(folder / "metrics.jsonl", run)
 
@@ -68,12 +68,13 @@ def train_run(
             dtype, vocabulary = run.training.dtype, len(tokenizer)
             engine = vllm_engine(run.compute, base.weights, vocabulary, longest, dtype, ranks.size)
             engine.sleep()
-        policy = load_policy(base.weights, attention=run.compute.attention)
+        sharded = ranks.size > 1 and run.compute.sharding == "full"
+        policy = load_policy(base.weights, attention=run.compute.attention, empty=sharded and not ranks.main)
+        if run.compute.engine == "transformers":
+            sampled = (load_policy(base.weights) if run.compute.sharding == "full" else policy).to(ranks.device)
+            engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
         if run.compute.activation_checkpointing:
             recompute_activations(policy)
-        if run.compute.engine == "transformers":
-            sampled = (copy.deepcopy(policy) if run.compute.sharding == "full" else policy).to(ranks.device)
-            engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
         trainer = Trainer(
             config=run,
             model=policy,

@@ -1,0 +1,78 @@
+"""What a job asks of a cluster: nodes, GPUs, cores, main memory and time, from where its model trains."""
+
+from dataclasses import dataclass
+
+from entropy_mechanism.config import Compute, RunConfig
+from entropy_mechanism.memory import GIB
+from entropy_mechanism.shapes import Shape
+
+PROCESS = 3 * GIB
+"""Main memory of a rank beside what it computes with: torch, CUDA, libraries, the rollout's tokens."""
+CORES_PER_GPU = 8
+"""Cores for a rank with a GPU: its own process, and its share of those that grade."""
+CORES_PER_RANK = 1
+"""On CPUs, where a rank computes on one thread."""
+MINUTES = {"cuda": 1440, "cpu": 240}
+"""Time limit of a job that trains; it stops before and is submitted again."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job asks for; per node where there are several."""
+
+    nodes: int
+    gres: str | None
+    """GPUs of a node as Slurm names them, such as `gpu:a100:8`."""
+    cores: int
+    mem_mb: int
+    minutes: int
+
+    @property
+    def launcher(self) -> str:
+        """What starts one launcher a node; nothing where there is one node."""
+        if self.nodes == 1:
+            return ""
+        gres = f" --gres={self.gres}" if self.gres else ""
+        tasks = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --cpus-per-task={self.cores}"
+        return f"srun {tasks}{gres} "
+
+
+def training(run: RunConfig, shape: Shape | None, gpu_type: str | None = None) -> Resources:
+    """What the training of a run asks for; without a known shape, main memory by its processes alone."""
+    return _resources(
+        run.compute,
+        run.compute.nodes,
+        run.compute.ranks_per_node,
+        gpu_type,
+        host_bytes(run, shape, True) if shape else 0,
+    )
+
+
+def sampling(compute: Compute, shape: Shape | None, gpu_type: str | None = None) -> Resources:
+    """What one policy asks for to answer the benchmarks: a process, and a GPU for each part of its weights."""
+    return _resources(compute, 1, compute.tensor_parallel, gpu_type, 4.0 * shape.parameters if shape else 0)
+
+
+def host_bytes(run: RunConfig, shape: Shape, main: bool) -> float:
+    """Main memory that a node needs, bytes; `main` is the one that writes checkpoints. Sums: docs/hpc.md."""
+    compute, weights = run.compute, 4.0 * shape.parameters
+    trained = 2 if run.advantage.estimator == "prime" else 1
+    if compute.sharding == "full" and compute.ranks > 1:
+        # One rank reads, twice where there is a copy; the same one gathers weights and moments for a checkpoint.
+        peak = max(2 * weights, 3 * weights * trained) if main else 0.0
+        resident = 4 * weights * trained / compute.nodes if compute.offload == "cpu" else 0.0
+    else:
+        peak, resident = max(weights * compute.ranks_per_node, 3 * weights * trained * main), 0.0
+    if compute.engine == "vllm":  # one copy asleep for each engine, in the compute type
+        size = 4 if run.training.dtype == "float32" else 2
+        resident += size * shape.parameters * compute.ranks_per_node / compute.tensor_parallel
+    return peak + resident + PROCESS * compute.ranks_per_node
+
+
+def _resources(compute: Compute, nodes: int, ranks: int, gpu_type: str | None, host: float) -> Resources:
+    gpu = compute.device == "cuda"
+    gres = ":".join(part for part in ("gpu", gpu_type, str(ranks)) if part) if gpu else None
+    cores = ranks * (CORES_PER_GPU if gpu else CORES_PER_RANK)
+    return Resources(
+        nodes, gres, cores, round(max(host, PROCESS * ranks) / 2**20), MINUTES["cuda" if gpu else "cpu"]
+    )

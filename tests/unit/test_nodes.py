@@ -1,0 +1,343 @@
+"""Launchers of several nodes: their places, how they meet, and what makes a node unfit."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from test_training import config_for
+
+from entropy_mechanism.config import Compute, ConfigError
+from entropy_mechanism.resources import host_bytes
+from entropy_mechanism.shapes import PUBLISHED
+from entropy_mechanism.stages import health, nodes, train
+from entropy_mechanism.stages.health import faults
+from entropy_mechanism.stages.nodes import await_word, find_place, first_host, join, lead, leave
+from entropy_mechanism.stages.peers import Link, NodesError, Peers, Place
+
+STEP = {
+    "SLURM_STEP_NUM_NODES": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NODEID": "2",
+    "SLURM_STEP_NODELIST": "gpu[03-05,11]-a,login1",
+    "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.3",
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm(monkeypatch):
+    for name in STEP:
+        monkeypatch.delenv(name, raising=False)
+
+
+class Never:
+    """A request to stop that does not come, until it is given a reason."""
+
+    def __init__(self):
+        self.reason, self.others = None, lambda: None
+
+    def __call__(self):
+        self.reason = self.reason or self.others()
+        return self.reason is not None
+
+    def leave_if_asked(self, what):
+        if self():
+            raise SystemExit(75)
+
+
+def test_a_launcher_is_alone_unless_told_otherwise():
+    assert find_place(None, None, None, None, "run") == Place()
+    assert Place().count == 1
+
+
+def test_a_slurm_step_gives_every_launcher_its_place(monkeypatch):
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    place = find_place(None, None, None, None, "run")
+    assert (place.count, place.rank, place.launch) == (4, 2, "77.0")
+    assert place.addresses == ("gpu03-a", "10.0.0.3")
+    assert find_place(1, None, None, None, "run") == Place()  # by hand inside an interactive step
+    assert find_place(None, None, "ib3", 1234, "run").addresses == ("ib3",)
+
+
+def test_ports_differ_between_jobs_and_runs_and_stay_below_those_of_outgoing_connections(monkeypatch):
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    ports = set()
+    for job in range(40):
+        monkeypatch.setenv("SLURM_JOB_ID", str(job))
+        ports |= {find_place(None, None, None, None, run).port for run in ("one", "other")}
+    assert len(ports) > 75
+    assert min(ports) >= 16384
+    assert max(ports) < 32768
+    assert find_place(None, None, None, 99, "one").port == 99
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "message"),
+    [
+        (STEP | {"SLURM_STEP_NUM_TASKS": "32"}, (None, None, None), "srun started 32 launchers on 4 nodes"),
+        ({}, (2, 1, None), "--main-address"),
+        ({}, (2, None, "host"), "--node-rank"),
+        ({}, (2, 2, "host"), "allowed: 0 to 1"),
+    ],
+)
+def test_a_place_that_is_not_clear_is_refused(monkeypatch, environment, options, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        find_place(*options, None, "run")
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("n[1-4]", "n1"), ("a[007-9,12],b", "a007"), ("r[1-2]n[03-4],x", "r1n03")],
+)
+def test_the_first_host_of_slurms_lists(names, first):
+    assert first_host(names) == first
+
+
+def meet(tmp_path, *others, report=dict, wrong=lambda reports: [[]] * len(reports), stores=None, place=None):
+    """Run a leader in this thread and joiners in others; the leader's error, if any, and the others' exits."""
+    count = 1 + len(others)
+    port = place or free_port()
+    exits, threads = {}, []
+
+    def follow(rank, launch):
+        try:
+            store = (stores or {}).get(rank, tmp_path / "store")
+            at = Place(count, rank, ("127.0.0.1",), port, launch)
+            with join(at, store, lambda: {"host": f"h{rank}"}, Never()) as peers:
+                await_word(peers, Never(), "go")
+                exits[rank] = leave(peers, Never())
+        except (NodesError, SystemExit) as error:
+            exits[rank] = error
+
+    for rank, launch in others:
+        threads.append(threading.Thread(target=follow, args=(rank, launch)))
+        threads[-1].start()
+    error = None
+    try:
+        with lead(
+            Place(count, 0, (), port, "job"), tmp_path / "store", lambda: {"host": "h0"}, wrong, Never()
+        ) as peers:
+            for link in peers.links.values():
+                link.send(kind="go")
+    except NodesError as raised:
+        error = raised
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    return error, exits
+
+
+def free_port():
+    with socket.create_server(("", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(nodes, "ARRIVAL", 3.0)
+    monkeypatch.setattr(nodes, "PARTING", 0.5)
+
+
+def test_launchers_that_meet_end_as_the_first_does(tmp_path, quick):
+    error, exits = meet(tmp_path, (1, "job"), (2, "job"))
+    assert error is None
+    assert exits == {1: 0, 2: 0}
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_node_that_does_not_come_is_named(tmp_path, quick):
+    error, exits = meet(tmp_path, (2, "job"), (3, "job"))
+    # three nodes are expected and node 1 is not there; node 3 is none of them
+    assert "of 3 nodes, 1 did not come" in str(error)
+    assert isinstance(exits[3], NodesError)
+
+
+def test_a_launcher_of_another_job_is_sent_away(tmp_path, quick):
+    error, exits = meet(tmp_path, (1, "other job"))
+    assert "did not come" in str(error)
+    assert "another training listens there" in str(exits[1])
+
+
+def test_faults_end_all_nodes_and_name_the_one_that_has_them(tmp_path, quick):
+    error, exits = meet(tmp_path, (1, "job"), (2, "job"), wrong=lambda reports: [[], [], ["has no GPU"]])
+    assert "not all nodes are fit: node 2 of 3 (h2): has no GPU" in str(error)
+    assert exits == {1: 1, 2: 1}
+
+
+def test_a_node_that_cannot_read_the_stores_secret_is_known(tmp_path, quick):
+    seen = []
+
+    def wrong(reports):
+        seen.extend(report.get("sees_store", True) for report in reports)
+        return [[]] * len(reports)
+
+    meet(tmp_path, (1, "job"), (2, "job"), wrong=wrong, stores={2: tmp_path / "elsewhere"})
+    assert seen == [True, True, False]
+
+
+def test_a_port_in_use_is_told_with_the_cure(tmp_path, quick):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(NodesError, match=rf"port {port} of .* cannot be used .*another --port"),
+            lead(Place(2, 0, (), port), tmp_path, dict, lambda reports: [[], []], Never()),
+        ):
+            pass
+
+
+def test_a_stranger_on_the_port_changes_nothing(tmp_path, quick):
+    port = free_port()
+
+    def knock():
+        for content in (b"GET / HTTP/1.1\r\n\r\n", b'{"kind": "hello", "node": 1}\n', b"[1]\n"):
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=1) as stranger:
+                    stranger.sendall(content)
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    error, exits = meet(tmp_path, (1, "job"), place=port)
+    thread.join()
+    assert error is None
+    assert exits == {1: 0}
+
+
+def test_a_link_gives_whole_messages_and_notices_the_end():
+    one, other = (Link(end) for end in socket.socketpair())
+    one.send(kind="a", value=1)
+    one.send(kind="b")
+    assert other.receive() == [{"kind": "a", "value": 1}, {"kind": "b"}]
+    assert other.receive() == []
+    one.socket.sendall(b'{"kind": ')
+    assert other.receive() == []
+    one.socket.sendall(b'"c"}\n')
+    assert other.receive() == [{"kind": "c"}]
+    one.close()
+    assert other.open
+    assert other.receive() == []
+    assert not other.open
+
+
+def test_a_launcher_that_ends_without_a_word_is_the_cause_of_all_failures():
+    one, other = (Link(end) for end in socket.socketpair())
+    peers = Peers(Place(2, 0), {1: one}, {0: "a", 1: "b"})
+    peers.failures.append((-9, "rank 0 was killed"))
+    assert peers.busy
+    other.close()
+    peers.poll()
+    assert not peers.busy
+    assert min(peers.failures)[1] == "node 1 of 2 (b) is gone: its launcher ended without a word"
+
+
+# --- fitness --------------------------------------------------------------------------------------------------
+
+INPUTS = {"config": Path("run.yaml"), "model": Path("manifest.json"), "train_set": Path("t.parquet")}
+GOOD = {
+    "host": "a",
+    "code": "1",
+    "packages": {"python": "3.11", "torch": "2.13.0"},
+    "inputs": {"config": "c", "model": "m", "train_set": "t"},
+    "weights": {"model.safetensors": 10},
+    "memory": 500e9,
+    "disk": 1e12,
+    "gpus": [(80 * 2**30, 79 * 2**30)] * 8,
+    "sees_store": True,
+}
+
+
+def wrong(monkeypatch, run, *changes, shape=None):
+    monkeypatch.setattr(health, "_shape", lambda model: shape)
+    return faults([GOOD | change for change in changes], run, INPUTS, Path("store"))
+
+
+def run_with(**compute):
+    config = config_for("kl-cov", dtype="bfloat16", max_response=8192, micro_batch_tokens=32768)
+    return config.model_copy(update={"compute": Compute(**compute)})
+
+
+SEVEN = {"device": "cuda", "ranks": 16, "nodes": 2, "sharding": "full", "engine": "vllm", "vllm_memory": 0.5,
+         "activation_checkpointing": True}  # fmt: skip
+
+
+def test_equal_machines_are_fit(monkeypatch):
+    assert wrong(monkeypatch, run_with(**SEVEN), {}, {}, shape=PUBLISHED["Qwen/Qwen2.5-7B"]) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sees_store": False}, "does not see the store"),
+        ({"inputs": GOOD["inputs"] | {"train_set": "other"}}, "t.parquet is other, on node 0 t;"),
+        ({"inputs": GOOD["inputs"] | {"train_set": None}}, "t.parquet is missing, on node 0 t;"),
+        ({"weights": {}}, "model.safetensors"),
+        ({"code": "2"}, "runs other code"),
+        ({"packages": {"python": "3.11", "torch": "2.12.0"}}, "has torch 2.12.0, node 0 has 2.13.0"),
+        ({"gpus": GOOD["gpus"][:4]}, "has 4 GPUs for 8 ranks"),
+        ({"gpus": [*GOOD["gpus"][:7], (80 * 2**30, 20 * 2**30)]}, "GPU 7 has 20 of 80 GiB free and"),
+        ({"memory": 20e9}, "has 19 GiB of main memory left and"),
+    ],
+)
+def test_each_fault_of_a_node_is_told_with_it(monkeypatch, change, expected):
+    found = wrong(monkeypatch, run_with(**SEVEN), {}, change, shape=PUBLISHED["Qwen/Qwen2.5-7B"])
+    assert found[0] == []
+    (line,) = found[1]
+    assert expected in line
+
+
+def test_room_for_a_checkpoint_is_asked_of_node_0(monkeypatch):
+    shape = PUBLISHED["Qwen/Qwen2.5-7B"]
+    first, second = wrong(monkeypatch, run_with(**SEVEN), {"disk": 1e9}, {"disk": 1e9}, shape=shape)
+    assert "make room" in first[0]
+    assert second == []
+
+
+def test_what_cannot_be_found_out_refuses_nothing(monkeypatch):
+    unknown = {"gpus": None, "memory": None}
+    assert wrong(monkeypatch, run_with(**SEVEN), unknown, unknown) == [[], []]
+
+
+def test_main_memory_of_the_papers_nodes():
+    """32B: checkpoints hold 12 bytes a weight on node 0; other nodes hold vLLM's sleeping weights alone."""
+    shape = PUBLISHED["Qwen/Qwen2.5-32B"]
+    run = run_with(**SEVEN | {"ranks": 32, "nodes": 4, "tensor_parallel": 4})
+    sleeping, processes = 2 * 2 * shape.parameters, 8 * 3 * 2**30
+    assert host_bytes(run, shape, True) == pytest.approx(12 * shape.parameters + sleeping + processes)
+    assert host_bytes(run, shape, False) == pytest.approx(sleeping + processes)
+
+
+def test_the_report_of_this_machine_is_complete(tmp_path):
+    (tmp_path / "run.yaml").write_text("a")
+    inputs = {"config": tmp_path / "run.yaml", "model": tmp_path / "none.json"}
+    found = health.report(inputs, tmp_path / "not" / "yet")
+    assert found.keys() | {"sees_store"} == GOOD.keys()
+    assert found["inputs"] == {"config": "ca978112ca1bbdca", "model": None}
+    assert found["memory"] > 0
+    assert found["disk"] > 0
+
+
+def test_slurms_limit_of_memory_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
+    assert health._available_memory() == 1000 * 2**20
+
+
+def test_another_number_of_launchers_than_nodes_is_refused():
+    run = config_for("kl-cov").model_copy(update={"compute": Compute(ranks=4, nodes=2)})
+    train._check_nodes(run, Place(2))
+    with pytest.raises(ConfigError, match=r"compute\.nodes is 2 and 1 launchers were started"):
+        train._check_nodes(run, Place())
+
+
+def test_nodes_divide_ranks_and_engines_stay_within_a_node():
+    Compute(device="cuda", ranks=32, nodes=4, engine="vllm", tensor_parallel=8)
+    with pytest.raises(ValueError, match="divisors of ranks"):
+        Compute(ranks=8, nodes=3)
+    with pytest.raises(ValueError, match="divisors of the 4 ranks of a node"):
+        Compute(device="cuda", ranks=8, nodes=2, engine="vllm", tensor_parallel=8)
