@@ -57,6 +57,7 @@ PLAIN = Unit()
 PERCENT = Unit(" %", 100, 0)
 POINTS = Unit(" points", 100, 1)
 GAIN = Unit(" points", 100, 1, signed=True)
+SLOPE = Unit(digits=2)
 TIMES = Unit(" times")
 TOKENS = Unit(" tokens", digits=1, signed=True)
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ...figures import published, style, table1
 from ...statistics import generator, moving_block_indices, percentile_interval
-from .criteria import PERCENT, PLAIN, TIMES, Claim, Criterion, above, at_least, at_most, between
+from .criteria import PERCENT, PLAIN, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most, between
 from .evidence import (
     IDENTITY,
     NAN,
@@ -236,7 +236,9 @@ CLAIMS = (
         items=("theory", "entropy_change"),
         criteria=(
             *(
-                Criterion(f"slope of the error against step size, {name}", SECOND_ORDER, first_order(*case), said)
+                Criterion(
+                    f"slope of the error against step size, {name}", SECOND_ORDER, first_order(*case), said, SLOPE
+                )
                 for name, case, said in FORMULAS
             ),
             Criterion(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...figures import style
 from . import dynamics
-from .criteria import PERCENT, POINTS, TIMES, Claim, Criterion, above, at_least, at_most
+from .criteria import PERCENT, POINTS, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, share
 from .law import DOTS, both_errors
 from .sweeps import largest_factor, largest_gap
@@ -174,6 +174,7 @@ CLAIMS = (
                 dynamics.SECOND_ORDER,
                 dynamics.first_order("lemma-1", "mdp", "followed"),
                 "dropped",
+                SLOPE,
             ),
         ),
     ),
