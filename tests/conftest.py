@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,7 +25,13 @@ def _one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` or `vllm` are skipped, by name, where there is none."""
+    """Tests marked `gpu`, `vllm` or `slurm` are skipped, by name, where there is none."""
+    if not shutil.which("sbatch") or importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        for item in items:
+            if "slurm" in item.keywords:
+                item.add_marker(
+                    pytest.mark.skip(reason="no Slurm in this environment; `make test-slurm` says what")
+                )
     if importlib.util.find_spec("vllm") is None:
         for item in items:
             if "vllm" in item.keywords:
