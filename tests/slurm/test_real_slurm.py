@@ -83,7 +83,7 @@ def untimed(values):
 
 @pytest.fixture(scope="module")
 def disturbed(slurm):
-    """Four trainings at once: cancelled, struck by its time limit, on a node that dies, on two nodes; and local ones."""
+    """Four trainings: cancelled, struck by its time limit, on a node that dies, on two nodes; before, local ones."""
     for name, nodes in (("disturbed", 2), ("calm", 1)):
         (slurm.root / f"{name}.yaml").write_text(experiment(nodes))
     calm = ("training", "--config", "experiment=calm.yaml", "results=calm")
