@@ -69,7 +69,7 @@ class Loopback:
             start_new_session=True,
         )
 
-    def finish(self, process: subprocess.Popen, log: str, seconds: float = 580) -> str:
+    def finish(self, process: subprocess.Popen, log: str, seconds: float = 900) -> str:
         """Output of a Snakemake that has to succeed in time."""
         try:
             status = process.wait(seconds)

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from loopback import Loopback
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 LOCAL = ("--profile", "workflow/profiles/local")
 SLURM = ("--profile", "slurm", "--profile", "site.yaml")
 SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
 PAIR = "pair--train--grpo--s1"
-STEPS = 120
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
