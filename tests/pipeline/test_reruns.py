@@ -53,7 +53,10 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
 @pytest.mark.parametrize(
     ("deleted", "planned"),
     [
-        (f"analysis/{GRPO}/law.parquet", {"fit_law": 1, "study": 1, "figure": 4, "table": 2, "report": 1, "all": 1}),
+        (
+            f"analysis/{GRPO}/law.parquet",
+            {"fit_law": 1, "study": 1, "figure": 4, "table": 2, "report": 1, "all": 1},
+        ),
         ("analysis/across/ceiling/ceiling.parquet", {"study": 1, "figure": 1, "report": 1, "all": 1}),
         (
             "analysis/fixed/published_ceiling.parquet",
