@@ -1,4 +1,4 @@
-"""How a claim becomes a verdict: criteria with bounds that stand in code before any result is looked at."""
+"""How a claim becomes a verdict: criteria with bounds that stand in code and do not depend on any result."""
 
 import math
 from collections.abc import Callable, Iterable
