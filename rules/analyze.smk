@@ -164,7 +164,9 @@ rule published:
 rule tabular:
     output:
         PATHS.fixed("tabular"),
+        PATHS.fixed("tabular_left_out"),
         PATHS.fixed("counterexamples"),
+        PATHS.fixed("counterexample_paths"),
     log:
         PATHS.log("tabular"),
     conda:

@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--covariance-levels", "covariances of tokens, sequences and actions in these steps"),
         _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
     add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
-        _list("--outputs", "FILE", "tabular and counterexamples (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
         _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
@@ -126,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
+    add("plan", "stages.plan", "print_plan", "what an experiment would run, and what that is expected to cost",
+        EXPERIMENT, ("--gpus", {"type": int, "default": None, "metavar": "N",
+                                "help": "GPUs, or cores, of the wall time; by default those of the largest run"}),
+        ("--gpu", {"choices": ("a100", "h100"), "default": "h100", "help": "kind of GPU"}),
+        ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
+                         "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
+        ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     track = ("tracking.follow",)
     add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",

@@ -86,7 +86,6 @@ class RunGroup(Strict):
     benchmarks: list[str] | None = None
     """Names from `evaluation.benchmarks` that the policies of these runs answer; by default all. [] is none: then
     they are not evaluated."""
-
     training: TrainingOverride | None = None
     """Training settings of these runs that differ from the experiment's; a method's own go first."""
 

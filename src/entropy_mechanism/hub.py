@@ -76,6 +76,11 @@ class HubSet(Strict):
             )
         return self
 
+    @property
+    def is_code(self) -> bool:
+        """Whether its problems are graded by running programs."""
+        return "code" in self.source
+
     def overlaps(self, other: Strict) -> bool:
         """Whether the two publish the same problems; what else they share is left to decontamination."""
         return isinstance(other, HubSet) and (

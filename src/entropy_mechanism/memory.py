@@ -137,6 +137,11 @@ def check_plan(plan: Plan) -> None:
             check(run, shape, (run.compute.gpu_gib or 0.0) * GIB)
 
 
+def cache_tokens(run: RunConfig, shape: Shape, capacity: float) -> float:
+    """Tokens in vLLM's cache on a GPU of `capacity` bytes; the ranks of an engine hold parts of the same."""
+    return (_reserved(run, capacity) - _vllm_weights(run, shape)) / _vllm_cache(run, shape)
+
+
 def table(run: RunConfig, shape: Shape, capacity: float = 0.0) -> str:
     """The sums of a run, a line per part, and whether it fits into a GPU of `capacity` bytes."""
     compute = run.compute
@@ -148,8 +153,7 @@ def table(run: RunConfig, shape: Shape, capacity: float = 0.0) -> str:
         lines += [f"    {_gib(item.size):>9} GiB  {item.name}: {item.sum}" for item in phase.items if item.size]
         if phase.reserved:
             share = run.compute.vllm_memory or VLLM_SHARE
-            rest = phase.reserved - _vllm_weights(run, shape)
-            tokens = int(rest / _vllm_cache(run, shape))
+            tokens = int(cache_tokens(run, shape, capacity))
             sums = f"{share:g} of a GPU: weights {_gib(_vllm_weights(run, shape))}, cache of {tokens:,} tokens"
             lines.append(f"    {_gib(phase.reserved):>9} GiB  vLLM: {sums}")
         extra = f"{FRAGMENTATION:g} x tensors + {_gib(RUNTIME)} GiB CUDA"

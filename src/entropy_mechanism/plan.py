@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from entropy_mechanism.config import BASE, Experiment, RunConfig, RunGroup
+from entropy_mechanism.config import BASE, Experiment, HubSet, ProgramSet, RunConfig, RunGroup
 from entropy_mechanism.config_errors import ConfigError, options
 
 
@@ -136,6 +136,11 @@ class Plan:
         return _unique(
             [*self.validations.values(), *(benchmark.data for name, benchmark in benchmarks if name in asked)]
         )
+
+    def is_code(self, data: str) -> bool:
+        """Whether the problems of a data set are graded by running programs."""
+        parts = [self.experiment.data[name] for name in self.experiment.parts_of(data)]
+        return any(isinstance(part, ProgramSet) or (isinstance(part, HubSet) and part.is_code) for part in parts)
 
     def train_sets(self, policy: str) -> list[str]:
         """Data sets whose problems a policy's clean scores leave out.

@@ -22,6 +22,7 @@ ORDER = [
     "models",
     "data",
     "rewards",
+    "costs",
     "resources",
     "memory",
     "plan",

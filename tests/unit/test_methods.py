@@ -57,7 +57,11 @@ def task(tmp_path_factory):
     return tokenizer, base, questions(path, tokenizer)
 
 
-@pytest.mark.parametrize("name", PLAN.runs, ids=lambda name: name.split("--")[2])
+FIRST = {run.method: name for name, run in reversed(PLAN.runs.items())}
+"""A run of each method."""
+
+
+@pytest.mark.parametrize("name", FIRST.values(), ids=lambda name: name.split("--")[2])
 def test_every_method_trains_on_the_tiny_task_without_a_value_that_is_not_finite(task, tmp_path, name):
     tokenizer, base, problems = task
     run = PLAN.run_config(name)

@@ -23,14 +23,15 @@ def print_memory(experiment: Path, gpu_gib: float | None, results: Path) -> int:
             continue
         shown.add((place.model, place.method))
         run = plan.run_config(name)
-        shape = _shape(plan.experiment.models[place.model])
+        shape = shape_of(plan.experiment.models[place.model])
         capacity = memory.GIB * (gpu_gib or run.compute.gpu_gib or 0.0) if run.compute.device == "cuda" else 0.0
         print(memory.table(run, shape, capacity), end="\n\n")
         misfits += bool(capacity and memory.misfit(run, shape, capacity))
     return int(misfits > 0)
 
 
-def _shape(settings: Model) -> Shape:
+def shape_of(settings: Model) -> Shape:
+    """The shape of a model, without downloading it. Raises ValueError when it is not known here."""
     if isinstance(settings, TinyModel):
         from entropy_mechanism.models.tiny import FEED_FORWARD, build_tokenizer
 
