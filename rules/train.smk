@@ -41,6 +41,7 @@ rule train:
         POLICY_ENVIRONMENT
     threads: lambda wildcards: training_needs(wildcards).cores
     resources:
+        cpus_per_task=lambda wildcards: training_needs(wildcards).cores,
         nodes=lambda wildcards: training_needs(wildcards).nodes,
         gres=lambda wildcards: training_needs(wildcards).gres,
         mem_mb=lambda wildcards: training_needs(wildcards).mem_mb,

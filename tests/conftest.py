@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,12 +34,18 @@ def browser(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `browser`, `gpu` or `vllm` are skipped, by name, where there is none."""
+    """Tests marked `browser`, `gpu`, `vllm` or `slurm` are skipped, by name, where there is none."""
     if chromium.find() is None:
         reason = f"no Chromium ({', '.join(chromium.NAMES)}); on Debian: apt-get install chromium"
         for item in items:
             if "browser" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if not shutil.which("sbatch") or importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        for item in items:
+            if "slurm" in item.keywords:
+                item.add_marker(
+                    pytest.mark.skip(reason="no Slurm in this environment; `make test-slurm` says what")
+                )
     if importlib.util.find_spec("vllm") is None:
         for item in items:
             if "vllm" in item.keywords:

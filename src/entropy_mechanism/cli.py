@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--covariance-levels", "covariances of tokens, sequences and actions in these steps"),
         _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
     add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
-        _list("--outputs", "FILE", "tabular and counterexamples (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
         _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip

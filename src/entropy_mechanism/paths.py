@@ -36,7 +36,9 @@ FIXED = (
     "published_ceiling",
     "published_size_law",
     "tabular",
+    "tabular_left_out",
     "counterexamples",
+    "counterexample_paths",
 )
 """Analyses that no run enters, `analysis/fixed/<name>.parquet`."""
 

@@ -34,7 +34,8 @@ class Resources:
             return ""
         gres = f" --gres={self.gres}" if self.gres else ""
         tasks = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --cpus-per-task={self.cores}"
-        return f"srun {tasks}{gres} "
+        # Launchers end together by themselves; where a site's srun kills the others, status 75 becomes 143.
+        return f"srun {tasks}{gres} --kill-on-bad-exit=0 "
 
 
 def training(run: RunConfig, shape: Shape | None, gpu_type: str | None = None) -> Resources:

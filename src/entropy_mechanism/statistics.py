@@ -1,4 +1,4 @@
-"""Resampling shared by the analyses: block bootstrap over a run's points, cluster bootstrap over problems."""
+"""Resampling shared by the analyses: noise and blocks along a run, cluster bootstrap over problems."""
 
 import hashlib
 import math

@@ -9,8 +9,12 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
+from conftest import REPOSITORY
 
 SMOKE = ("--config", "experiment=smoke")
+ITEMS = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())
+FIGURES, TABLES = (len(ITEMS[kind]) for kind in ("figures", "tables"))
 GRPO = "nano--train--grpo--s1"
 
 
@@ -43,13 +47,21 @@ def test_a_finished_experiment_has_nothing_to_do_and_says_so_quickly(smoke):
 
 def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
     edited(f"results/smoke/evaluation/{GRPO}/medium/grades.parquet", None)
-    assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "compare": 3, "table": 2, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "compare": 3, "table": 3, "report": 1, "all": 1}
 
 
 @pytest.mark.parametrize(
     ("deleted", "planned"),
     [
-        (f"analysis/{GRPO}/law.parquet", {"fit_law": 1, "figure": 3, "report": 1, "all": 1}),
+        (
+            f"analysis/{GRPO}/law.parquet",
+            {"fit_law": 1, "study": 1, "figure": 4, "table": 2, "report": 1, "all": 1},
+        ),
+        ("analysis/across/ceiling/ceiling.parquet", {"study": 1, "figure": 1, "report": 1, "all": 1}),
+        (
+            "analysis/fixed/published_ceiling.parquet",
+            {"published": 1, "figure": 1, "table": 3, "report": 1, "all": 1},
+        ),
         (
             "analysis/nano--train--on-policy--s1/token_covariances.parquet",
             {"token_covariances": 1, "entropy_dynamics": 1, "figure": 1, "report": 1, "all": 1},
@@ -62,7 +74,7 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
         ("report/index.html", {"report": 1, "all": 1}),
         (
             f"evaluation/{GRPO}/easy/samples.parquet",
-            {"sample": 1, "grade": 3, "score": 1, "compare": 3, "table": 2, "report": 1, "all": 1},
+            {"sample": 1, "grade": 3, "score": 1, "compare": 3, "table": 3, "report": 1, "all": 1},
         ),
     ],
 )
@@ -94,7 +106,7 @@ def test_a_benchmark_setting_samples_again_and_trains_nothing(smoke, edited):
 
 def test_another_notion_of_contained_problems_scores_again_and_samples_nothing(smoke, edited):
     edited("config/experiments/smoke.yaml", ("analysis:", "decontamination: {words: 8}\n\nanalysis:"))
-    assert smoke.planned(*SMOKE) == {"decontaminate": 1, "score": 4, "table": 1, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"decontaminate": 1, "score": 4, "table": 2, "report": 1, "all": 1}
 
 
 def test_another_prompt_samples_again_and_trains_nothing(smoke, edited):
@@ -130,20 +142,20 @@ def test_figure_code_redraws_figures_and_fits_nothing(smoke, edited):
     edited("src/entropy_mechanism/figures/style.py", ("import", "import"))
     path = smoke.root / "src/entropy_mechanism/figures/style.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    assert smoke.planned(*SMOKE) == {"figure": 6, "table": 3, "report": 1, "all": 1}
+    assert smoke.planned(*SMOKE) == {"figure": FIGURES, "table": TABLES, "report": 1, "all": 1}
 
 
 def test_forcing_the_law_refits_it_and_redraws_what_shows_it(smoke):
     planned = smoke.planned(*SMOKE, "-R", "fit_law")
     assert planned["fit_law"] == 3
     assert planned["report"] == 1
-    assert planned["figure"] == 3  # Fig 1, 3 and 5 show the law
+    assert (planned["figure"], planned["study"]) == (4, 1)  # Fig 1, 3, 5 and 7 show the law
     assert not {"train", "sample", "grade", "entropy_dynamics"} & planned.keys()
 
 
 def test_targets_plan_only_what_they_need(workspace):
     everything = workspace.planned(*SMOKE)
-    assert (everything["train"], everything["figure"], everything["report"]) == (3, 6, 1)
+    assert (everything["train"], everything["figure"], everything["report"]) == (3, FIGURES, 1)
     fig11 = workspace.planned("fig11", *SMOKE)
     assert (fig11["train"], fig11["figure"]) == (2, 1)
     assert not {"sample", "fit_law", "report"} & fig11.keys()
@@ -152,9 +164,21 @@ def test_targets_plan_only_what_they_need(workspace):
     assert workspace.planned("table1", *SMOKE)["token_covariances"] == 1
     assert workspace.planned("data", *SMOKE) == {"prepare": 5, "decontaminate": 1, "data": 1}
     assert "train" not in workspace.planned("models", *SMOKE)
-    assert workspace.planned("figures", *SMOKE)["figure"] == 6
+    assert workspace.planned("figures", *SMOKE)["figure"] == FIGURES
+    fig07 = workspace.planned("fig07", *SMOKE)
+    assert (fig07["train"], fig07["fit_law"], fig07["study"], fig07["figure"]) == (1, 1, 1, 1)
+    assert not {"sample", "entropy_dynamics", "token_covariances", "report"} & fig07.keys()
     table2 = workspace.planned("table2", *SMOKE)
     assert (table2["train"], table2["sample"], table2["table"]) == (2, 3, 1)
+
+
+def test_a_study_needs_the_runs_of_its_item_alone(workspace):
+    planned = workspace.planned("common_law", *SMOKE)
+    assert (planned["train"], planned["study"], planned["table"]) == (2, 1, 1)
+    assert not {"fit_law", "sample", "published"} & planned.keys()
+    assert workspace.planned("results/smoke/analysis/fixed/published_law.parquet", *SMOKE) == {"published": 1}
+    everything = workspace.planned("analysis", *SMOKE)
+    assert (everything["study"], everything["published"], everything["fit_law"]) == (4, 1, 3)
 
 
 def test_a_flipped_byte_is_found_by_the_audit(smoke):

@@ -8,7 +8,7 @@ import pandas as pd
 from entropy_mechanism.analysis.dynamics import ENTROPY
 from entropy_mechanism.analysis.dynamics_summary import SUMMARY_COLUMNS
 from entropy_mechanism.analysis.entropy_change import ENTROPY_CHANGE_COLUMNS
-from entropy_mechanism.analysis.tabular import counterexamples, tabular
+from entropy_mechanism.analysis.tabular import counterexample_paths, counterexamples, tabular, tabular_left_out
 from entropy_mechanism.figures import style
 
 SLOPE = 0.5
@@ -18,7 +18,9 @@ EVERY = 2
 @functools.lru_cache
 def fixed():
     """Frames that no run enters; small ones."""
-    return {"tabular": tabular(2, (1e-3, 1e-2, 1e-1)), "counterexamples": counterexamples(40)}
+    sizes = (1e-3, 1e-2, 1e-1)
+    checks = {"tabular": tabular(2, sizes), "tabular_left_out": tabular_left_out(2, sizes)}
+    return checks | {"counterexamples": counterexamples(), "counterexample_paths": counterexample_paths(40)}
 
 
 def with_dynamics(frames):
@@ -28,7 +30,8 @@ def with_dynamics(frames):
     for _, rows in curves.groupby("run", sort=False):
         lost = -np.diff(rows[ENTROPY], append=np.nan)
         measured = rows.assign(measured=-lost, predicted=-2 * lost, same_prefix=-2 * SLOPE * lost)
-        measured = measured.assign(state_distribution=0.0).iloc[:-1:EVERY]
+        measured = measured.assign(state_distribution=0.0, logit_advantage=0.3, logit_weighted_advantage=0.2)
+        measured = measured.iloc[:-1:EVERY]
         changes.append(measured[ENTROPY_CHANGE_COLUMNS])
         first = rows.iloc[0]
         values = dict.fromkeys(SUMMARY_COLUMNS, 0.1) | {"steps": len(rows) - 1, "same_prefix_slope": SLOPE}

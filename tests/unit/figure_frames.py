@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 from dynamics_frames import with_dynamics
 
+from entropy_mechanism.analysis.ceiling import CEILING_COLUMNS
 from entropy_mechanism.figures import style
 
 METHODS = ("grpo", "clip-higher", "clip-cov", "kl-cov", "on-policy")
 FINAL = {"grpo": 0.03, "clip-higher": 0.10, "clip-cov": 0.13, "kl-cov": 0.20, "on-policy": 0.05}
 A, B = 0.55, 1.45
+ENDS = {"_low": -1, "_high": 1}
 FORWARD = {"predictor": "exponential", "direction": "forward"}
 NONE = {"entropy": 0.0, "reference_kl": 0.0, "kl_estimator": "k3"}
 CLIP = {"name": "ppo-clip", "clip_low": 0.2, "clip_high": 0.2}
@@ -125,6 +127,9 @@ def make_frames(
         for name, rows in parts.items()
     }
     frames |= {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
+    paper = {"model": "qwen2.5-7b", "train_set": "dapo-math", "seed": 0}
+    paper = pd.DataFrame([paper | {"run": method, "method": method} for method in ("grpo", "kl-cov")])
+    frames |= {"ceiling": ceiling(frames["runs"]), "published_ceiling": ceiling(paper, 0.22, 0.59)}
     return with_dynamics(frames | {"comparison": comparison(frames["scores"])})
 
 
@@ -162,6 +167,17 @@ def common_law(runs):
             test = {"statistic": 1.1, "p": 0.4, "delta_aicc": 7.2, "verdict": "one curve"}
             rows.append(keys | fit | test)
     return pd.DataFrame(rows)
+
+
+def ceiling(runs, a=A, b=B):
+    """Study `ceiling`: every run that is not GRPO's lies on the curve."""
+    rows = []
+    for row in runs[runs["method"] != "grpo"].to_dict("records"):
+        keys = {name: row[name] for name in ("run", "model", "train_set", "method", "seed")}
+        values = {"baseline_a": a, "baseline_b": b, "baseline_ceiling": b - a, "residual": 0.0, "excess": -0.1}
+        ends = {f"{name}{end}": value + s * 0.02 for name, value in values.items() for end, s in ENDS.items()}
+        rows.append(keys | {"baseline": "grpo", "points": 11, "verdict": "on curve"} | values | ends)
+    return pd.DataFrame(rows).reindex(columns=CEILING_COLUMNS)
 
 
 def empty(frames):

@@ -87,18 +87,16 @@ def invent(right=True, seeds=(0, 1, 2)):
     test = {"model": "big", "train_set": "chains", "p": pick(0.6, 0.001)}
     for method in ("grpo", "rloo", "common"):
         add("common_law", test | {"method": method, "verdict": pick("one curve", "several curves")})
-    for check, setting, states in (
-        *(("lemma-1", "bandit", "held"), ("proposition-1", "bandit", "flow"), ("theorem-1", "bandit", "held")),
-        *(("theorem-2", "bandit", "held"), ("theorem-1", "mdp", "held"), ("theorem-2", "mdp", "held")),
-        ("lemma-1", "mdp", "followed"),
-    ):
-        for instance in range(3):
-            for step_size in (1e-3, 1e-2, 1e-1):
-                names = {"check": check, "setting": setting, "states": states, "instance": instance}
-                error = (1 + instance) * step_size ** pick(2, 1)
-                row = names | {"step_size": step_size, "predicted": step_size}
-                add("tabular", row | {"form": "printed", "error": error})
-                add("tabular", row | {"form": "complete", "error": step_size ** pick(1, 2)})
+    decisions = (("theorem-1", "held"), ("theorem-2", "held"), ("lemma-1", "followed"))
+    bandits = ((check, "held") for check in ("lemma-1", "proposition-1", "theorem-1", "theorem-2"))
+    for kind, checks in (("tabular", bandits), ("tabular_left_out", decisions)):
+        for check, states in checks:
+            for instance in range(3):
+                for step_size in (1e-3, 1e-2, 1e-1):
+                    row = {"check": check, "states": states, "instance": instance, "step_size": step_size}
+                    error = (1 + instance) * step_size ** pick(2, 1)
+                    add(kind, row | {"form": "printed", "error": error})
+                    add(kind, row | {"form": "complete", "error": step_size ** pick(1, 2)})
     add("counterexamples", {"case": "rare", "update": 0, "covariance": -0.1, "entropy_change": pick(-0.1, 0.1)})
     add("counterexamples", {"case": "rare", "update": 1, "covariance": -0.1, "entropy_change": 0.1})
     for series, model, r2, rmse, delta in (
@@ -179,6 +177,9 @@ def _add_run(add, pick, names, about, task):
     positive, rank = pick(0.9, 0.2), pick(0.6, -0.4)
     summary = {"steps": 41, "positive_share": positive * wobble, "spearman": rank * wobble}
     summary |= {"positive_share_low": positive - 0.1, "positive_share_high": positive + 0.08}
+    for name in ("mean_logit_advantage", "mean_logit_weighted_advantage"):
+        value = pick(0.8, 0.1) * wobble
+        summary |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
     summary |= {"spearman_low": rank - 0.1, "spearman_high": rank + 0.1}
     add("dynamics_summary", {name: names[name] for name in ("run", "method", "seed")} | summary)
     top = {"covariance/top_0.002": pick(10, 1), "covariance/top_0.02": pick(5, 1), "covariance/top_0.5": 0.5}

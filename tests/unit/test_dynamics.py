@@ -120,6 +120,8 @@ def test_a_measured_entropy_change_is_split_into_same_prefixes_and_other_ones():
     measured = {
         "entropy_change/same_prefix": [-0.15, np.nan, 0.1, np.nan],
         "entropy_change/predicted": [-0.14, np.nan, 0.2, np.nan],
+        "entropy_change/logit_advantage": [0.3, np.nan, np.nan, np.nan],
+        "entropy_change/logit_weighted_advantage": [0.1, np.nan, 0.2, np.nan],
     }
     frame = entropy_change(curves.assign(**measured).iloc[::-1])
     assert list(frame) == ENTROPY_CHANGE_COLUMNS
@@ -128,6 +130,8 @@ def test_a_measured_entropy_change_is_split_into_same_prefixes_and_other_ones():
     assert frame["same_prefix"].tolist() == [-0.15, 0.1]
     assert frame["state_distribution"].tolist() == pytest.approx([-0.05, -0.05])
     assert frame["predicted"].tolist() == [-0.14, 0.2]
+    assert frame["logit_weighted_advantage"].tolist() == [0.1, 0.2]
+    assert frame["logit_advantage"].isna().tolist() == [False, True]
 
 
 def test_a_step_whose_successor_was_not_logged_has_no_measured_change():

@@ -122,7 +122,8 @@ def test_levels_correlate_with_each_other_and_with_the_loss():
 
 def changes_of(predicted, same_prefix, measured):
     frame = pd.DataFrame({"predicted": predicted, "same_prefix": same_prefix, "measured": measured})
-    return frame.assign(run="r", step=np.arange(len(frame)), state_distribution=frame["measured"] - same_prefix)
+    frame = frame.assign(run="r", step=np.arange(len(frame)), state_distribution=frame["measured"] - same_prefix)
+    return frame.assign(logit_advantage=0.3, logit_weighted_advantage=[*[0.1] * (len(frame) - 1), np.nan])
 
 
 def test_entropy_changes_are_regressed_on_their_prediction_and_split():
@@ -146,6 +147,7 @@ def test_entropy_changes_are_regressed_on_their_prediction_and_split():
     assert row["mean_state_distribution"] == pytest.approx(np.nanmean(measured - same_prefix))
     assert row["mean_state_distribution_low"] < 0.002 < row["mean_state_distribution_high"]
     assert row["mean_predicted"] == pytest.approx(predicted.mean())
+    assert (row["mean_logit_advantage"], row["mean_logit_weighted_advantage"]) == pytest.approx((0.3, 0.1))
     assert row["same_prefix_pearson"] == pytest.approx(-np.corrcoef(predicted, same_prefix)[0, 1])
     assert row["same_prefix_pearson_low"] < row["same_prefix_pearson"] < row["same_prefix_pearson_high"]
 

@@ -4,6 +4,7 @@ import copy
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from random_policies import random_policy
@@ -24,6 +25,7 @@ from entropy_mechanism.rl.loop import Stopped
 from entropy_mechanism.rl.policy import Policy
 
 SAME, PREDICTED = "entropy_change/same_prefix", "entropy_change/predicted"
+LOGIT, WEIGHTED = "entropy_change/logit_advantage", "entropy_change/logit_weighted_advantage"
 SEQUENCES = Sequences([[2, 3], [5, 6, 7], [4], [9, 8]], [[3, 4, 5, 6], [7], [], [2, 9, 11, 13, 17, 1]])
 
 
@@ -41,6 +43,10 @@ def by_hand(before, after, sequences):
     return (totals / len(filled)).tolist()
 
 
+def nothing_trained():
+    return torch.zeros(len(SEQUENCES.targets_N), dtype=torch.bool), torch.zeros(0), torch.zeros(0)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(("micro", "chunk"), [(10_000, 1024), (8, 2), (1, 1)])
 def test_entropy_change_and_covariance_are_those_over_the_vocabulary(tied, micro, chunk):
@@ -52,7 +58,7 @@ def test_entropy_change_and_covariance_are_those_over_the_vocabulary(tied, micro
     with torch.no_grad():  # what is kept must not be the weights themselves, which are trained in place
         for own, other in zip(before.parameters(), after.parameters(), strict=True):
             own.copy_(other)
-    found = change.measure(Policy(before))
+    found = change.measure(Policy(before), *nothing_trained())
     assert [found[SAME], found[PREDICTED]] == pytest.approx(expected, abs=1e-6)
     assert min(map(abs, expected)) > 1e-3
 
@@ -66,7 +72,7 @@ def test_the_error_of_lemma_1_falls_with_the_square_of_the_change():
             for own, far in zip(after.parameters(), other.parameters(), strict=True):
                 own.lerp_(far, size)
         change = EntropyChange(Policy(before), SEQUENCES, config_for().training)
-        found = change.measure(Policy(after))
+        found = change.measure(Policy(after), *nothing_trained())
         errors.append(abs(found[SAME] - found[PREDICTED]))
     assert [math.log2(a / b) for a, b in pairwise(errors)] == pytest.approx([2, 2], abs=0.1)
 
@@ -87,7 +93,9 @@ def test_a_run_that_measures_its_entropy_change_is_the_run_that_does_not(policy,
         config = config_for(objective, measure_entropy_change_every=every, filter_groups=False, **changes)
         torch.manual_seed(7)
         trainer_for(model, config, tmp_path / str(every), rows).train()
-        found = [{name: row.pop(name) for name in (SAME, PREDICTED) if name in row} for row in rows]
+        found = [
+            {name: row.pop(name) for name in (SAME, PREDICTED, LOGIT, WEIGHTED) if name in row} for row in rows
+        ]
         runs.append((weights(model), without_times(rows), torch.random.get_rng_state(), found))
     off, measured = runs
     assert torch.equal(off[0], measured[0])
@@ -107,6 +115,32 @@ def test_the_prefixes_are_those_of_the_unfiltered_rollout_and_the_updates_those_
     expected = by_hand(before, policy, first)
     assert [rows[0][SAME], rows[0][PREDICTED]] == pytest.approx(expected, abs=1e-6)
     assert abs(expected[0]) > 1e-3
+
+
+def test_changes_of_sampled_logits_are_correlated_with_the_advantages_of_their_own_tokens(policy, tmp_path):
+    rows, config = [], config_for(measure_entropy_change_every=1)
+    trainer = trainer_for(policy, config, tmp_path, rows)
+    collected = trainer.collector.collect(0, 0)
+    first, groups = collected.first, collected.kept_in_first
+    assert 0 < len(groups) < 4
+    assert len(collected.kept.rewards_PG) > len(groups)  # filled up from a later batch, which is not measured
+    before = copy.deepcopy(policy)
+    trainer.step()
+    moved, probability, advantage = [], [], []
+    for group in groups:
+        rewards = first.rewards_PG[group]
+        for sample in range(4):
+            one = first.sequences[[4 * group + sample]]
+            old, new = (log_distributions(model, one).detach() for model in (before, policy))
+            change, token = new - old, one.targets_N[:, None]
+            moved.append(change.gather(1, token).squeeze(1) - (old.exp() * change).sum(1))
+            probability.append(old.gather(1, token).squeeze(1).exp())
+            value = (rewards[sample] - rewards.mean()) / (rewards.std() + 1e-6)
+            advantage.append(torch.full((len(token),), float(value), dtype=torch.float64))
+    moved, probability, advantage = (torch.cat(parts).numpy() for parts in (moved, probability, advantage))
+    assert rows[0][LOGIT] == pytest.approx(np.corrcoef(moved, advantage)[0, 1], abs=1e-4)
+    assert rows[0][WEIGHTED] == pytest.approx(np.corrcoef(moved, probability * advantage)[0, 1], abs=1e-4)
+    assert 0.2 < rows[0][LOGIT] < 1
 
 
 def test_a_step_without_update_has_no_entropy_change(policy, tmp_path):

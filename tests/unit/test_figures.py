@@ -425,6 +425,16 @@ def test_fig12_sweeps_what_differs_in_one_number_only(several):
     assert "kl-cov-old" not in " ".join(drawn["run"])
 
 
+def test_columns_of_a_sweep_share_their_axis_whatever_they_span():
+    frames = make_frames(methods=("kl-cov", "clip-cov"), final={"kl-cov": 0.004, "clip-cov": 0.4}, steps=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = fig12.draw(frames)
+        figure.draw_without_rendering()
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "log", "linear", "linear"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
 def test_a_sweep_without_a_coefficient_says_so(several):
     frames = {name: frame[frame["method"] == "grpo"] for name, frame in several.items() if "method" in frame}
     assert fig09.data(frames).empty

@@ -180,6 +180,8 @@ def test_on_paper_everything_is_within_the_page(browser, page, tmp_path):
     assert browser.run("document.documentElement.scrollWidth") <= 680
     wide = "[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right)"
     assert max(browser.run(wide)) <= 680.5
+    cut = "[...document.querySelectorAll('pre, .scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert browser.run(cut) == 0
     hidden = "['nav', '.links', 'dialog'].map(s => getComputedStyle(document.querySelector(s)).display)"
     assert browser.run(hidden) == ["none"] * 3
     browser.media("print", scheme="dark")

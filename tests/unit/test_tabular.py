@@ -10,6 +10,7 @@ import torch
 from entropy_mechanism.analysis.tabular import (
     COUNTEREXAMPLE_COLUMNS,
     TABULAR_COLUMNS,
+    counterexample_paths,
     counterexamples,
     entropies,
     entropy_after,
@@ -18,58 +19,56 @@ from entropy_mechanism.analysis.tabular import (
     random_problem,
     softmax,
     tabular,
+    tabular_left_out,
 )
 
 
 @pytest.fixture(scope="module")
-def frame():
-    return tabular(instances=3)
+def frames():
+    return {"bandit": tabular(instances=3), "mdp": tabular_left_out(instances=3)}
 
 
 @pytest.fixture(scope="module")
-def slopes(frame):
-    return error_slopes(frame).set_index(["check", "setting", "states", "form"])
+def slopes(frames):
+    return {name: error_slopes(frame).set_index(["check", "states", "form"]) for name, frame in frames.items()}
 
 
 FIRST_ORDER = [
-    ("lemma-1", "bandit", "held", "printed"),
-    ("proposition-1", "bandit", "flow", "printed"),
-    ("theorem-1", "bandit", "held", "printed"),
-    ("theorem-2", "bandit", "held", "printed"),
-    ("lemma-1", "mdp", "held", "printed"),
-    ("lemma-1", "mdp", "followed", "complete"),
-    ("theorem-1", "mdp", "held", "complete"),
-    ("theorem-2", "mdp", "held", "complete"),
+    ("bandit", check, "held", "printed") for check in ("lemma-1", "proposition-1", "theorem-1", "theorem-2")
 ]
+FIRST_ORDER += [("mdp", "lemma-1", "held", "printed"), ("mdp", "lemma-1", "followed", "complete")]
+FIRST_ORDER += [("mdp", check, "held", "complete") for check in ("theorem-1", "theorem-2")]
 
 
 @pytest.mark.parametrize("which", FIRST_ORDER, ids=" ".join)
 def test_the_error_of_a_first_order_formula_falls_with_the_square_of_the_step_size(slopes, which):
-    assert slopes.loc[which, ["slope", "lowest", "highest"]].tolist() == pytest.approx([2, 2, 2], abs=0.1)
+    found = slopes[which[0]].loc[which[1:], ["slope", "lowest", "highest"]]
+    assert found.tolist() == pytest.approx([2, 2, 2], abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "which", [("lemma-1", "mdp", "followed", "printed"), ("theorem-1", "mdp", "held", "printed")]
-)
+@pytest.mark.parametrize("which", [("lemma-1", "followed", "printed"), ("theorem-1", "held", "printed")])
 def test_what_a_formula_leaves_out_is_of_first_order(slopes, which):
-    assert slopes.loc[which, "slope"] == pytest.approx(1, abs=0.2)
+    assert slopes["mdp"].loc[which, "slope"] == pytest.approx(1, abs=0.2)
 
 
-def test_proposition_1_is_exact_for_one_step_of_the_exact_gradient(frame, slopes):
-    rows = frame[(frame["check"] == "proposition-1") & (frame["states"] == "one step")]
-    assert len(rows) == 30
-    assert (rows["error"] < 1e-13 * rows["exact"]).all()
-    assert ("proposition-1", "bandit", "one step", "printed") not in slopes.index
+@pytest.mark.parametrize("seed", range(3))
+def test_proposition_1_is_exact_for_one_step_of_the_exact_gradient(seed):
+    problem, logits_SA = random_problem("bandit", seed)
+    policy_SA = softmax(logits_SA)
+    expected = policy_SA * problem.advantages(policy_SA)
+    assert len(logits_SA) * problem.gradient(logits_SA) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_every_formula_is_checked_at_every_step_size_in_float64(frame):
-    assert list(frame) == TABULAR_COLUMNS
-    counts = frame.groupby(["check", "setting", "states", "form"])["step_size"].nunique()
-    assert set(counts) == {10}
-    assert frame["exact"].dtype == np.float64
-    errors = (frame["exact"] - frame["predicted"]).abs()
-    of_entropy = frame["check"] != "proposition-1"
-    assert frame["error"][of_entropy].to_numpy() == pytest.approx(errors[of_entropy].to_numpy(), abs=0)
+def test_every_formula_is_checked_at_every_step_size_in_float64(frames):
+    for frame in frames.values():
+        assert list(frame) == TABULAR_COLUMNS
+        counts = frame.groupby(["check", "states", "form", "instance"])["step_size"].nunique()
+        assert set(counts) == {10}
+        assert frame["exact"].dtype == np.float64
+        of_entropy = frame[frame["check"] != "proposition-1"]
+        errors = (of_entropy["exact"] - of_entropy["predicted"]).abs()
+        assert of_entropy["error"].tolist() == errors.tolist()
+    assert set(frames["bandit"]["check"]) == {"lemma-1", "proposition-1", "theorem-1", "theorem-2"}
 
 
 def sampled_objective(problem, policy_SA, horizon=400):
@@ -121,9 +120,10 @@ def test_the_entropy_that_follows_leaves_out_the_state_itself():
 
 
 def test_constructed_cases_begin_with_the_signs_they_are_for():
-    frame = counterexamples(updates=3)
+    frame = counterexamples()
     assert list(frame) == COUNTEREXAMPLE_COLUMNS
-    first = frame[frame["update"] == 0].set_index("case")
+    assert frame["case"].is_unique
+    first = frame.set_index("case")
     for case in ("rare and right", "anti-calibrated"):
         assert first.at[case, "covariance"] < -1e-3
         assert first.at[case, "entropy_change"] > 1e-3
@@ -137,7 +137,7 @@ def test_constructed_cases_begin_with_the_signs_they_are_for():
 
 
 def test_a_policy_that_unlearns_first_gains_and_then_loses_entropy():
-    frame = counterexamples()
+    frame = counterexample_paths()
     for case, rows in frame.groupby("case"):
         assert rows["objective"].is_monotonic_increasing, case
         final = rows["entropy"].iloc[-1]
@@ -147,7 +147,7 @@ def test_a_policy_that_unlearns_first_gains_and_then_loses_entropy():
 
 
 def test_the_change_of_a_constructed_case_is_that_of_the_policies_written_down():
-    frame = counterexamples(updates=2)
+    frame = counterexample_paths(updates=2)
     first, second = (frame[frame["case"] == "rare and right"].iloc[update] for update in (0, 1))
     p, after = (np.array(json.loads(row["probabilities"]))[0] for row in (first, second))
     change = (p * np.log(p)).sum() - (after * np.log(after)).sum()

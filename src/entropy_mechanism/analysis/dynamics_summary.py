@@ -21,6 +21,15 @@ from entropy_mechanism.statistics import (
 LAGS = 10
 """Steps by which covariance and loss of entropy are moved against each other, either way."""
 PAIRS = (("token", "sequence"), ("token", "action"), ("sequence", "action"))
+MEANS = (
+    "measured",
+    "same_prefix",
+    "state_distribution",
+    "predicted",
+    "logit_advantage",
+    "logit_weighted_advantage",
+)
+"""Columns of entropy_change.parquet whose mean over steps is given."""
 Statistic = Callable[..., np.ndarray]
 
 
@@ -37,7 +46,7 @@ SUMMARY_COLUMNS = [
     *("changes", *_with_interval("same_prefix_pearson")),
     *(f"{level}_same_prefix_pearson" for level in LEVELS),
     *(f"{kind}_{name}" for kind in ("same_prefix", "measured") for name in (*_with_interval("slope"), "r2")),
-    *_with_interval(*(f"mean_{kind}" for kind in ("measured", "same_prefix", "state_distribution", "predicted"))),
+    *_with_interval(*(f"mean_{kind}" for kind in MEANS)),
 ]
 
 
@@ -59,7 +68,8 @@ def summarise_dynamics(
     actions, each one's positive share and its correlation with d.
     Over the `changes` steps that measure the entropy change: slope through the origin on Lemma 1's prediction and
     r2 = 1 - sum of squared residuals / sum of squares about the mean, of the change after the same prefixes and
-    of all that is measured; and the mean of each part. `same_prefix_pearson` is the correlation of c with the loss
+    of all that is measured; and the mean of each part and of the
+    correlations of logits with advantages. `same_prefix_pearson` is the correlation of c with the loss
     after the same prefixes, which other prompts do not blur, and `{level}_same_prefix_pearson` that of each level.
 
     `_low` and `_high` bound 95 % intervals: of shares as `share_interval` says, of all else as `Bootstrap` does.
@@ -170,7 +180,7 @@ def _of_changes(changes: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]
         residual = change - fitted[f"{kind}_slope"] * predicted
         about_mean = float(((change - change.mean()) ** 2).sum()) if len(change) >= MINIMUM_POINTS else 0.0
         found |= fitted | {f"{kind}_r2": 1 - float(residual @ residual) / about_mean if about_mean else math.nan}
-    for kind in ("measured", "same_prefix", "state_distribution", "predicted"):
+    for kind in MEANS:
         values = changes[kind].dropna().to_numpy(dtype=float)
         found |= bootstrap(f"mean_{kind}", _mean, values)
     return found

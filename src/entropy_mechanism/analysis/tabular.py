@@ -6,7 +6,7 @@ Shape suffixes: S states, A actions. Arrays are logits, policies or advantages, 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,9 @@ STEP_SIZES = tuple(np.geomspace(1e-4, 1e-1, 10))
 INSTANCES = 8
 FLOW_STEPS = 8
 """Runge-Kutta steps in which the gradient flow of Proposition 1 is followed."""
-ROUNDING = 1e-12
-"""Errors that are a smaller share of what is predicted are rounding."""
 UPDATES, STEP_SIZE = 300, 0.2
 """Policy-gradient updates by which the counterexamples are followed."""
-TABULAR_COLUMNS = ["check", "setting", "states", "form", "instance", "step_size", "exact", "predicted", "error"]
+TABULAR_COLUMNS = ["check", "states", "form", "instance", "step_size", "exact", "predicted", "error"]
 COUNTEREXAMPLE_COLUMNS = [
     *("case", "update", "probabilities", "advantages", "step_size", "covariance", "covariance_theorem_2"),
     *("entropy", "predicted", "entropy_change", "same_state_change", "objective"),
@@ -127,86 +125,101 @@ def random_problem(kind: str, seed: int) -> tuple[Problem, np.ndarray]:
 
 
 def tabular(instances: int = INSTANCES, step_sizes: Sequence[float] = STEP_SIZES, seed: int = 0) -> pd.DataFrame:
-    """Return the frame of tabular.parquet: every formula beside the exact change, over problems and step sizes.
+    """Return the frame of tabular.parquet: the paper's formulas beside exact changes, on random bandits.
 
-    `exact` and `predicted` are entropy changes in nats, for Proposition 1 the largest change of a logit; `error`
-    is their absolute difference, for Proposition 1 the largest over the logits. `states` says whether the exact
-    change averages over the states that the old policy visits (`held`, as Lemma 1 does) or over those that each
-    policy visits (`followed`), `form` which formula predicts it: `printed`, or `complete`, with what is left out.
+    One row per check, instance and step size. `exact` and `predicted` are entropy changes in nats, averaged over
+    contexts, for Proposition 1 the largest change of a logit; `error` is their absolute difference, for
+    Proposition 1 the largest over the logits.
 
-    lemma-1: a step in a random direction. Complete adds Cov(Q_H, z' - z), with Q_H the discounted sum of the
-    entropies that follow: to first order the change of the state distribution.
-    proposition-1: the logits after following the gradient for as long as the step size (`states` is `flow`) or
-    after one step along it (`one step`, where all error is rounding), against eta pi A.
-    theorem-1, theorem-2: a step along the gradient, or the natural gradient. In a decision process complete
-    multiplies by d(s) / (1 - gamma), or 1 / (1 - gamma). In a bandit of n equally likely contexts the step size is
-    that of a context: a step of size eta is one of n eta along the gradient.
+    lemma-1: a step in a random direction. proposition-1: the logits after following the gradient for as long as
+    the step size, against eta pi A (after one step along it they are equal). theorem-1, theorem-2: a step along
+    the gradient, or the natural gradient. The step size is that of a context: with n equally likely ones, a step
+    of size eta is one of n eta along the gradient.
     """
+    return _over_problems("bandit", _bandit_checks, instances, step_sizes, seed)
+
+
+def tabular_left_out(
+    instances: int = INSTANCES, step_sizes: Sequence[float] = STEP_SIZES, seed: int = 0
+) -> pd.DataFrame:
+    """Return the frame of tabular_left_out.parquet: the same in random decision processes; columns as `tabular`.
+
+    `states` says whether the exact change averages over the states that the old policy visits (`held`, as Lemma 1
+    does) or over those that each policy visits (`followed`), `form` which formula predicts it: `printed`, or
+    `complete`, with what is left out. Lemma 1 complete has in addition Cov(Q_H, z' - z), with Q_H the discounted
+    sum of the entropies that follow: to first order the change of the state distribution. Theorem 1 complete has
+    the factor d(s) / (1 - gamma) of every state, Theorem 2 complete 1 / (1 - gamma).
+    """
+    return _over_problems("mdp", _decision_checks, instances, step_sizes, seed)
+
+
+Checks = Callable[[Problem, np.ndarray, np.ndarray], Iterator[dict[str, Any]]]
+"""Of a problem, logits and a direction: rows of names, a step, a prediction per step size and the exact change."""
+
+
+def _over_problems(
+    kind: str, checks: Checks, instances: int, step_sizes: Sequence[float], seed: int
+) -> pd.DataFrame:
     rows = []
-    for kind in ("bandit", "mdp"):
-        for instance in range(instances):
-            problem, logits_SA = random_problem(kind, seed + instance)
-            for row in _checks(problem, logits_SA, step_sizes, seed + instance):
-                rows.append({"setting": kind, "instance": instance} | row)
+    for instance in range(instances):
+        problem, logits_SA = random_problem(kind, seed + instance)
+        direction_SA = np.random.default_rng([seed + instance, 99]).normal(size=logits_SA.shape)
+        for names, predicted, exact in checks(problem, logits_SA, direction_SA):
+            for size in step_sizes:
+                change, guess = np.asarray(exact(size)), size * np.asarray(predicted)
+                pair = {"exact": change, "predicted": guess}
+                values = {name: float(np.abs(x).max() if x.ndim else x) for name, x in pair.items()}
+                values |= {"error": float(np.abs(change - guess).max())}
+                names_here = dict(zip(("check", "states", "form"), names, strict=True))
+                rows.append(names_here | {"instance": instance, "step_size": size} | values)
     return pd.DataFrame(rows)[TABULAR_COLUMNS]
 
 
-def _checks(
-    problem: Problem, logits_SA: np.ndarray, step_sizes: Iterable[float], seed: int
-) -> Iterator[dict[str, Any]]:
-    policy_SA, bandit = softmax(logits_SA), problem.discount == 0
-    logprob_SA, visits_S, advantage_SA = (
-        np.log(policy_SA),
-        problem.visits(policy_SA),
-        problem.advantages(policy_SA),
-    )
-    direction_SA = np.random.default_rng([seed, 99]).normal(size=logits_SA.shape)
-    contexts = len(visits_S) if bandit else 1
+def _bandit_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Any]:
+    policy_SA = softmax(logits_SA)
+    advantage_SA, contexts = problem.advantages(policy_SA), len(logits_SA)
 
-    def ascent(values_SA: np.ndarray) -> np.ndarray:
-        return contexts * problem.gradient(values_SA)
+    def ascent(z_SA: np.ndarray) -> np.ndarray:
+        return contexts * problem.gradient(z_SA)
 
-    gradient_SA, natural_SA = ascent(logits_SA), problem.natural_gradient(logits_SA)
-    follows_SA = entropy_after(problem, policy_SA)
-    weighted_S = np.ones_like(visits_S) if bandit else visits_S / (1 - problem.discount)
-    lemma = visits_S @ covariances(policy_SA, logprob_SA, direction_SA)
-    theorem_1_S = covariances(policy_SA, logprob_SA, policy_SA * advantage_SA)
-    theorem_2_S = covariances(policy_SA, logprob_SA, advantage_SA)
-    of_states = visits_S @ covariances(policy_SA, follows_SA, direction_SA)
-    steps = {"lemma-1": direction_SA, "theorem-1": gradient_SA, "theorem-2": natural_SA}
-    slopes = {  # predicted change per step size
-        ("lemma-1", "held", "printed"): -lemma,
-        ("lemma-1", "followed", "printed"): -lemma,
-        ("lemma-1", "followed", "complete"): -lemma + of_states,
-        ("theorem-1", "held", "printed"): -visits_S @ theorem_1_S,
-        ("theorem-1", "held", "complete"): -(visits_S * weighted_S) @ theorem_1_S,
-        ("theorem-2", "held", "printed"): -visits_S @ theorem_2_S,
-        ("theorem-2", "held", "complete"): -visits_S @ theorem_2_S / (1 - problem.discount),
-    }
-    before = problem.entropy(logits_SA)
-    for size in step_sizes:
-        for (check, states, form), slope in slopes.items():
-            if bandit and (states, form) != ("held", "printed"):
-                continue  # nothing is left out
-            moved_SA = logits_SA + size * steps[check]
-            held = float(visits_S @ entropies(moved_SA))
-            exact = (held if states == "held" else problem.entropy(moved_SA)) - before
-            names = {"check": check, "states": states, "form": form, "step_size": size}
-            predicted = float(size * slope)
-            yield names | {"exact": exact, "predicted": predicted, "error": abs(exact - predicted)}
-        if bandit:
-            predicted_SA = size * policy_SA * advantage_SA
-            changes = {"one step": size * gradient_SA, "flow": _flow(ascent, logits_SA, size) - logits_SA}
-            for states, change_SA in changes.items():
-                yield {
-                    "check": "proposition-1",
-                    "states": states,
-                    "form": "printed",
-                    "step_size": size,
-                    "exact": float(np.abs(change_SA).max()),
-                    "predicted": float(np.abs(predicted_SA).max()),
-                    "error": float(np.abs(change_SA - predicted_SA).max()),
-                }
+    def predicted(change_SA: np.ndarray) -> float:
+        return -covariances(policy_SA, np.log(policy_SA), change_SA).mean()
+
+    def after(step_SA: np.ndarray) -> Callable[[float], float]:
+        return lambda size: (entropies(logits_SA + size * step_SA) - entropies(logits_SA)).mean()
+
+    yield ("lemma-1", "held", "printed"), predicted(direction_SA), after(direction_SA)
+    yield ("theorem-1", "held", "printed"), predicted(policy_SA * advantage_SA), after(ascent(logits_SA))
+    yield ("theorem-2", "held", "printed"), predicted(advantage_SA), after(problem.natural_gradient(logits_SA))
+    flow = lambda size: _flow(ascent, logits_SA, size) - logits_SA  # noqa: E731
+    yield ("proposition-1", "held", "printed"), policy_SA * advantage_SA, flow
+
+
+def _decision_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Any]:
+    policy_SA = softmax(logits_SA)
+    visits_S, advantage_SA = problem.visits(policy_SA), problem.advantages(policy_SA)
+    before, times_S = problem.entropy(logits_SA), visits_S / (1 - problem.discount)
+
+    def predicted(change_SA: np.ndarray) -> float:
+        return -visits_S @ covariances(policy_SA, np.log(policy_SA), change_SA)
+
+    def held(step_SA: np.ndarray) -> Callable[[float], float]:
+        return lambda size: visits_S @ entropies(logits_SA + size * step_SA) - before
+
+    def followed(size: float) -> float:
+        return problem.entropy(logits_SA + size * direction_SA) - before
+
+    lemma = predicted(direction_SA)
+    of_states = visits_S @ covariances(policy_SA, entropy_after(problem, policy_SA), direction_SA)
+    along, natural = held(problem.gradient(logits_SA)), held(problem.natural_gradient(logits_SA))
+    first_SA, second_SA = policy_SA * advantage_SA, advantage_SA
+    yield ("lemma-1", "held", "printed"), lemma, held(direction_SA)
+    yield ("lemma-1", "followed", "printed"), lemma, followed
+    yield ("lemma-1", "followed", "complete"), lemma + of_states, followed
+    yield ("theorem-1", "held", "printed"), predicted(first_SA), along
+    yield ("theorem-1", "held", "complete"), predicted(times_S[:, None] * first_SA), along
+    yield ("theorem-2", "held", "printed"), predicted(second_SA), natural
+    yield ("theorem-2", "held", "complete"), predicted(second_SA / (1 - problem.discount)), natural
 
 
 def _flow(slope: Callable[[np.ndarray], np.ndarray], start: np.ndarray, time: float) -> np.ndarray:
@@ -221,16 +234,14 @@ def _flow(slope: Callable[[np.ndarray], np.ndarray], start: np.ndarray, time: fl
 
 
 def error_slopes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Slope of log error on log step size for every check, setting, states and form; one row each.
+    """Slope of log error on log step size for every check, states and form; one row each.
 
-    Columns: these four, then `slope`, the median over instances, and `lowest` and `highest`. What has no error but
-    rounding has no slope and no row.
+    Columns: these three, then `slope`, the median over instances, and `lowest` and `highest`.
     """
-    keys = ["check", "setting", "states", "form"]
-    inexact = frame[frame["error"] > ROUNDING * frame["predicted"].abs()]
+    keys = ["check", "states", "form"]
     found = [
         (*names, np.polyfit(np.log(rows["step_size"]), np.log(rows["error"]), 1)[0])
-        for names, rows in inexact.groupby([*keys, "instance"], sort=False)
+        for names, rows in frame.groupby([*keys, "instance"], sort=False)
     ]
     slopes = pd.DataFrame(found, columns=[*keys, "instance", "slope"]).groupby(keys, sort=False)["slope"]
     return slopes.agg(slope="median", lowest="min", highest="max").reset_index()
@@ -271,8 +282,13 @@ CASES: dict[str, Callable[[], tuple[Problem, np.ndarray]]] = {
 """Where covariance and entropy start from, by name."""
 
 
-def counterexamples(updates: int = UPDATES, step_size: float = STEP_SIZE) -> pd.DataFrame:
-    """Return the frame of counterexamples.parquet: exact policy gradient from each of `CASES`, a row per update.
+def counterexamples() -> pd.DataFrame:
+    """Return the frame of counterexamples.parquet: the first row of each case of `counterexample_paths`."""
+    return counterexample_paths(updates=1)
+
+
+def counterexample_paths(updates: int = UPDATES, step_size: float = STEP_SIZE) -> pd.DataFrame:
+    """Return the frame of counterexample_paths.parquet: exact policy gradient from each of `CASES`, row by update.
 
     `covariance` is Theorem 1's, such that `predicted` = -step_size * covariance is the predicted change of the
     entropy, and `covariance_theorem_2` is Cov(log pi, A); both averaged over the states that the policy visits.

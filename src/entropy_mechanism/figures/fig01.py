@@ -65,7 +65,7 @@ def _draw_training(left: Axes, drawn: pd.DataFrame, title: str) -> None:
         handles += axes.plot(ours["x"], ours["y"], color=colour, marker=marker, label=quantity)
         faint = axes.plot(paper["x"], paper["y"], ":", color=colour, alpha=0.45, linewidth=1.0)
         axes.set_ylabel(name)
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.08 * right.get_ylim()[1])
     handles[1].set_label("entropy (right)")
     faint[0].set_label("paper's shape")
     panels.legend_above(left, title, [*handles, faint[0]])

@@ -69,11 +69,11 @@ def draw(frames: style.Frames) -> Figure:
             paper = style.by(here, source="paper")["y"].item()
             dots = style.by(here, mark="dot")
             axes.bar(x, mean, width, color=colour, alpha=0.45, label="" if i else name)
-            for place, (model, look) in zip(np.linspace(-0.13, 0.13, len(looks)), looks.items(), strict=True):
+            for place, (model, look) in zip(np.linspace(-0.15, 0.07, len(looks)), looks.items(), strict=True):
                 mine = dots.loc[(dots["run"].map(models) == model) & (len(dots) > 1), "y"]
                 edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
                 axes.plot(np.full(len(mine), x + place), mine, look.marker, color=look.colour, **edge)
-            axes.plot(x + 0.21, paper, "D", color="#111111", markeredgecolor="white", markersize=4.5, zorder=4)
+            axes.plot(x + 0.135, paper, "D", color="#111111", markeredgecolor="white", markersize=4.5, zorder=4)
             axes.annotate(
                 f"{mean:.0f} %",
                 (x, 0),

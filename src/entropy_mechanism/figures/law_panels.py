@@ -131,6 +131,8 @@ def draw_families(frames: style.Frames, drawn: pd.DataFrame, task: str) -> Figur
     figure = Figure(figsize=(style.ONE_COLUMN, 0.3 + 2.2 * len(families)))
     looks = series.setting_looks(series.baseline_points(frames, task), frames)
     for axes, name in zip(figure.subplots(len(families), 1, squeeze=False)[:, 0], families, strict=True):
-        title = f"{name} models" if len(families) > 1 else series.TASKS[task].capitalize()
-        draw_law(axes, style.by(drawn, panel=name), looks, title, PAPER_FITS)
+        rows = style.by(drawn, panel=name)
+        stems = dict.fromkeys(style.stem(model) for model in style.by(rows, source="ours")["series"])
+        title = f"{' and '.join(map(style.model_label, stems))} models, {series.TASKS[task]}"
+        draw_law(axes, rows, looks, title, PAPER_FITS)
     return figure

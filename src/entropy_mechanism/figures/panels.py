@@ -1,5 +1,6 @@
 """What several figures do to a panel."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def log_entropy(axes: Axes, drawn: pd.DataFrame) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * np.nanmax(drawn[["y", "high"]].to_numpy(float)))
 
 
 def empty_figure(text: str) -> Figure:

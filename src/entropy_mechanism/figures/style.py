@@ -199,11 +199,12 @@ def model_label(model: str) -> str:
 
 def family(model: str) -> str:
     """The family whose panel a model is drawn in: the letters that its name starts with, as displayed."""
-    stem = _stem(model)
-    return _FAMILIES[stem][0] if stem in _FAMILIES else stem
+    own = stem(model)
+    return _FAMILIES[own][0] if own in _FAMILIES else own
 
 
-def _stem(model: str) -> str:
+def stem(model: str) -> str:
+    """The letters that a model's name starts with: `qwen` of `qwen2.5-7b`."""
     return (re.match(r"[a-z]+", model.lower()) or [model])[0]
 
 
@@ -230,8 +231,8 @@ def model_look(model: str, non_embedding_parameters: float) -> Look:
     low, high = _SIZES[int(non_embedding_parameters > 3e7)]
     size = np.log(non_embedding_parameters / low) / np.log(high / low)
     shade = matplotlib.colormaps["viridis_r"](0.2 + 0.75 * np.clip(np.nan_to_num(size, nan=0.5), 0, 1))
-    stem = _stem(model)
-    marker = _FAMILIES[stem][1] if stem in _FAMILIES else _OTHER_MARKERS[zlib.crc32(stem.encode()) % 7]
+    own = stem(model)
+    marker = _FAMILIES[own][1] if own in _FAMILIES else _OTHER_MARKERS[zlib.crc32(own.encode()) % 7]
     return Look(model_label(model), matplotlib.colors.to_hex(shade), marker)
 
 

@@ -119,7 +119,7 @@ def looks(names: Sequence[str]) -> dict[str, style.Look]:
     return found
 
 
-def draw_panel(axes: Axes, drawn: pd.DataFrame, quantity: str, known: dict[str, style.Look]) -> None:
+def draw_panel(axes: Axes, drawn: pd.DataFrame, known: dict[str, style.Look]) -> None:
     """One panel of `rows`."""
     for i, (name, look) in enumerate(known.items()):
         curve = style.by(drawn, series=name)
@@ -137,8 +137,6 @@ def draw_panel(axes: Axes, drawn: pd.DataFrame, quantity: str, known: dict[str, 
             zorder=2 if look.marker else 3,
         )
     axes.margins(y=0.08)
-    if quantity == "entropy":
-        panels.log_entropy(axes, drawn)
 
 
 def draw(drawn: pd.DataFrame, columns: dict[str, tuple[str, Sweep]], missing: str, model: str) -> Figure:
@@ -155,9 +153,14 @@ def draw(drawn: pd.DataFrame, columns: dict[str, tuple[str, Sweep]], missing: st
             if panel.empty:
                 style.message(axes, "not measured")
                 continue
-            draw_panel(axes, panel, quantity, known)
-            if position == 0:
+            draw_panel(axes, panel, known)
+            if quantity == "entropy":  # the columns share the axis
+                panels.log_entropy(axes, drawn[drawn["panel"].str.endswith(" / entropy")])
+            if not any(
+                other.axison and other.get_ylabel() for other in axes.get_shared_y_axes().get_siblings(axes)
+            ):
                 axes.set_ylabel(QUANTITIES[quantity][2])
+                axes.tick_params(labelleft=True)
         grid[1, position].set_xlabel(style.GRADIENT_STEPS)
         handles = [axes.get_legend_handles_labels()[0] for axes in grid[:, position]]
         panels.legend_above(

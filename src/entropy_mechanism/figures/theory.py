@@ -1,5 +1,7 @@
 """Figure `theory`: the entropy formulas against exact changes, and cases where covariance is negative."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -40,18 +42,18 @@ def data(frames: style.Frames) -> pd.DataFrame:
 
 
 def _error_rows(frames: style.Frames) -> list[pd.DataFrame]:
-    checks = frames.get("tabular", pd.DataFrame())
-    if checks.empty:
-        return []
+    bandits, decisions = (frames.get(name, pd.DataFrame()) for name in ("tabular", "tabular_left_out"))
+    panels = [("formulas", check, rows) for check, rows in _grouped(bandits, "check")]
+    for (check, states, form), rows in _grouped(decisions, ["check", "states", "form"]):
+        if (check, states) in LEFT_OUT:
+            panels.append(("left out", f"{check}, {form}", rows))
     parts = []
-    for (setting, check, states, form), rows in checks.groupby(["setting", "check", "states", "form"], sort=False):
-        if states == "one step" or (setting == "mdp" and (check, states) not in LEFT_OUT):
-            continue
+    for panel, series, rows in panels:
         errors = rows.groupby("step_size")["error"].agg(["median", "min", "max"]).reset_index()
         parts.append(
             style.rows(
-                panel="formulas" if setting == "bandit" else "left out",
-                series=check if setting == "bandit" else f"{check}, {form}",
+                panel=panel,
+                series=series,
                 mark="line",
                 x_name=STEP_SIZE,
                 x=errors["step_size"],
@@ -65,11 +67,8 @@ def _error_rows(frames: style.Frames) -> list[pd.DataFrame]:
 
 
 def _case_rows(frames: style.Frames) -> list[pd.DataFrame]:
-    cases = frames.get("counterexamples", pd.DataFrame())
-    if cases.empty:
-        return []
     parts = []
-    for case, rows in cases.groupby("case", sort=False):
+    for case, rows in _grouped(frames.get("counterexample_paths", pd.DataFrame()), "case"):
         names = {"panel": "entropy", "series": case, "x_name": UPDATE, "y_name": ENTROPY}
         rising = rows["covariance"] < 0
         for mark, chosen in (("line", ~rising), ("negative covariance", rising)):
@@ -77,11 +76,15 @@ def _case_rows(frames: style.Frames) -> list[pd.DataFrame]:
             y = rows["entropy"].where(chosen | chosen.shift(1, fill_value=False))
             if chosen.any():
                 parts.append(style.rows(mark=mark, x=rows["update"], y=y, **names))
-        first = rows[rows["update"] == 0]
+    for case, first in _grouped(frames.get("counterexamples", pd.DataFrame()), "case"):
         names = {"panel": "first update", "series": case, "x_name": CHANGE, "y_name": "Case", "y": np.nan}
         parts.append(style.rows(mark="predicted", x=first["predicted"], **names))
         parts.append(style.rows(mark="exact", x=first["entropy_change"], **names))
     return parts
+
+
+def _grouped(frame: pd.DataFrame, by: str | list[str]) -> list[tuple[Any, pd.DataFrame]]:
+    return [] if frame.empty else list(frame.groupby(by, sort=False))
 
 
 def _slope(curve: pd.DataFrame) -> float:

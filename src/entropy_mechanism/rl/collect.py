@@ -35,6 +35,13 @@ class Collected:
     """Position in the data order after the last prompt drawn."""
     metrics: dict[str, float]
 
+    @property
+    def trained_N(self) -> torch.Tensor:
+        """Which of the N response tokens of `first` are trained on: those that `kept` begins with, bool."""
+        size = self.first.group_size
+        rows = [row for group in self.kept_in_first for row in range(group * size, (group + 1) * size)]
+        return torch.isin(self.first.sequences.sequence_N, torch.tensor(rows, dtype=torch.long))
+
 
 class DataOrder:
     """An endless order of questions: one permutation per epoch, a function of (seed, epoch) alone."""

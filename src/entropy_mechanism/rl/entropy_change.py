@@ -28,14 +28,21 @@ class EntropyChange:
         self.head_VD = policy.head()
 
     @torch.no_grad()
-    def measure(self, policy: Policy) -> dict[str, float]:
+    def measure(
+        self, policy: Policy, trained_N: torch.Tensor, logprob_n: torch.Tensor, advantage_n: torch.Tensor
+    ) -> dict[str, float]:
         """The change to `policy` as it is now, nats: tokens averaged per response, then responses, as in Eq. 5.
 
         `entropy_change/same_prefix` is the entropy after less that before, `entropy_change/predicted` minus the
         covariance of log-probability and change of the logits under the policy before (Lemma 1), each state's
         over the whole vocabulary. The prefixes are those of the policy before: Lemma 1 holds them fixed.
+
+        What Theorem 2 and Proposition 1 take for proportional: `entropy_change/logit_advantage` and
+        `entropy_change/logit_weighted_advantage` are correlations over tokens between the change of the sampled
+        token's logit, less its mean under the policy before, and A or pi A. They are over the tokens of
+        `trained_N` (bool), whose values `logprob_n` and `advantage_n` begin with; NaN where nothing varies.
         """
-        change_2N = torch.zeros(2, len(self.sequences.targets_N), dtype=torch.float64)
+        change_3N = torch.zeros(3, len(self.sequences.targets_N), dtype=torch.float64)
         head_VD = self.head_VD.to(policy.ranks.device)
         for rows, before_nD in self.parts:
 
@@ -43,15 +50,23 @@ class EntropyChange:
                 after_nD = response_states(model, part)
                 weight_VD = model.get_output_embeddings().weight
                 before_nD = before_nD.to(after_nD.device)
-                return head_entropy_change(before_nD, head_VD, after_nD, weight_VD, self.chunk)
+                target_n = part.targets_N.to(after_nD.device)
+                return head_entropy_change(before_nD, head_VD, after_nD, weight_VD, target_n, self.chunk)
 
-            found_2n = policy.apply(change, self.sequences[rows])
-            change_2N[:, self.sequences.token_index(rows)] = found_2n.double().cpu()
+            found_3n = policy.apply(change, self.sequences[rows])
+            change_3N[:, self.sequences.token_index(rows)] = found_3n.double().cpu()
         policy.reshard()
-        change_2N = policy.ranks.sum(change_2N)
+        *change_2N, logit_N = policy.ranks.sum(change_3N)
         names = ("entropy_change/same_prefix", "entropy_change/predicted")
         where = (self.sequences.sequence_N, len(self.sequences))
-        return {
-            name: float(sequence_means(change_N, *where).nanmean())
-            for name, change_N in zip(names, change_2N, strict=True)
+        means = (float(sequence_means(change_N, *where).nanmean()) for change_N in change_2N)
+        moved_n = logit_N[trained_N]
+        probability_n, advantage_n = logprob_n[: len(moved_n)].double().exp(), advantage_n[: len(moved_n)].double()
+        return dict(zip(names, means, strict=True)) | {
+            "entropy_change/logit_advantage": _correlation(moved_n, advantage_n),
+            "entropy_change/logit_weighted_advantage": _correlation(moved_n, probability_n * advantage_n),
         }
+
+
+def _correlation(x_n: torch.Tensor, y_n: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([x_n, y_n]))[0, 1]) if len(x_n) > 2 else float("nan")

@@ -30,27 +30,29 @@ def head_entropy_change(
     before_weight_VD: torch.Tensor,
     after_ND: torch.Tensor,
     after_weight_VD: torch.Tensor,
+    target_N: torch.Tensor,
     chunk: int = 1024,
 ) -> torch.Tensor:
-    """How the entropy changes from one policy to another after the same prefixes, and by Lemma 1; [2, N].
+    """How the entropy changes from one policy to another after the same prefixes, and by Lemma 1; [3, N].
 
     First row: H' - H, the entropies of the next token at temperature 1. Second row: what Lemma 1 of arXiv
     2505.22617 predicts to first order, -Cov_{a~pi}(log pi(a), z'(a) - z(a)) with policy pi and logits z before,
-    exactly over the whole vocabulary. Hidden states, weights and types as in `head_statistics`; no gradient.
+    exactly over the whole vocabulary. Third row: z' - z of the target less its mean under pi. Hidden states,
+    weights and types as in `head_statistics`; no gradient.
     """
     with torch.no_grad(), torch.autocast(before_ND.device.type, enabled=False):
         rows = max(1, chunk // 4)  # seven tensors of this many logits at once; the backward pass holds two chunks
         heads = [weight_VD.to(before_ND.dtype) for weight_VD in (before_weight_VD, after_weight_VD)]
         parts = [
             _chunk_entropy_change(
-                *(_shifted_logits(hidden, head) for hidden, head in zip(pair, heads, strict=True))
+                *(_shifted_logits(hidden, head) for hidden, head in zip(pair, heads, strict=True)), target
             )
-            for pair in zip(before_ND.split(rows), after_ND.split(rows), strict=True)
+            for *pair, target in zip(*(part.split(rows) for part in (before_ND, after_ND, target_N)), strict=True)
         ]
     return torch.cat(parts, 1)
 
 
-def _chunk_entropy_change(before_nV: torch.Tensor, after_nV: torch.Tensor) -> torch.Tensor:
+def _chunk_entropy_change(before_nV: torch.Tensor, after_nV: torch.Tensor, target_n: torch.Tensor) -> torch.Tensor:
     """`head_entropy_change` from logits.
 
     A covariance does not see a constant, so log pi' - log pi may stand for z' - z.
@@ -61,8 +63,9 @@ def _chunk_entropy_change(before_nV: torch.Tensor, after_nV: torch.Tensor) -> to
     probability_nV = logprob_nV.exp()
     entropy_n = -(probability_nV * logprob_nV).sum(-1)
     change_nV.sub_((probability_nV * change_nV).sum(-1, keepdim=True))
+    target_change_n = change_nV.gather(-1, target_n[:, None]).squeeze(-1)
     covariance_n = logprob_nV.add_(entropy_n[:, None]).mul_(change_nV).mul_(probability_nV).sum(-1)
-    return torch.stack([after_entropy_n - entropy_n, -covariance_n])
+    return torch.stack([after_entropy_n - entropy_n, -covariance_n, target_change_n])
 
 
 class _ChunkedHead(torch.autograd.Function):

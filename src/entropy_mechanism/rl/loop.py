@@ -229,8 +229,9 @@ class Trainer:
                 change = self.entropy_change(collected.first)
                 with self.timed("update"):
                     row |= self.update(collected.kept, kept, advantage_N)
-                with self.timed("logprob"):
-                    row |= change.measure(self.policy) if change else {}
+                if change:
+                    with self.timed("logprob"):
+                        row |= change.measure(self.policy, collected.trained_N, kept.logprob_N, advantage_N)
                 self.state.skipped_updates += skipped_updates(row)
                 check_finite(self.state.skipped_updates, training.max_skipped_updates, self.state.step)
                 self.engine.load_weights(self.policy.weights())
@@ -255,10 +256,7 @@ class Trainer:
         first = self.statistics(collected.first)
         reused = len(collected.kept_in_first)
         later = collected.kept.groups(range(reused, len(collected.kept.rewards_PG)))
-        size = collected.first.group_size
-        rows = {row for group in collected.kept_in_first for row in range(group * size, (group + 1) * size)}
-        sequence_N = collected.first.sequences.sequence_N
-        chosen = torch.isin(sequence_N, torch.tensor(sorted(rows), dtype=torch.long))
+        chosen = collected.trained_N
         parts = [TokenStatistics(first.logprob_N[chosen], first.entropy_N[chosen])]
         if later.prompts:
             parts.append(self.statistics(later))

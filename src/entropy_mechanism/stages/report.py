@@ -75,7 +75,7 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
         files.write_text(output, page)
         for sentence in (entry.verdict for entry in headlines(tables).methods):
             print(sentence)
-        print("claims of the paper: " + ", ".join(f"{count} {verdict}" for verdict, count in summary(claims)))
+        print("claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(claims)))
         print(f"report: {output}")
 
 

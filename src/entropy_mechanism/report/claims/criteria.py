@@ -1,4 +1,4 @@
-"""How a claim becomes a verdict: criteria with bounds that stand in code before any result is looked at."""
+"""How a claim becomes a verdict: criteria with bounds that stand in code and do not depend on any result."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -57,6 +57,7 @@ PLAIN = Unit()
 PERCENT = Unit(" %", 100, 0)
 POINTS = Unit(" points", 100, 1)
 GAIN = Unit(" points", 100, 1, signed=True)
+SLOPE = Unit(digits=2)
 TIMES = Unit(" times")
 TOKENS = Unit(" tokens", digits=1, signed=True)
 

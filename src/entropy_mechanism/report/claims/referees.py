@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...figures import style
 from . import dynamics
-from .criteria import PERCENT, POINTS, TIMES, Claim, Criterion, above, at_least, at_most
+from .criteria import PERCENT, POINTS, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, share
 from .law import DOTS, both_errors
 from .sweeps import largest_factor, largest_gap
@@ -156,6 +156,27 @@ CLAIMS = (
     ),
     dynamics.POSITIVITY,
     Claim(
+        key="logits",
+        statement="The change of a token's logit is proportional to its advantage",
+        source="Referees on Section 3.2: Proposition 1 and Theorem 2 suppose exact gradients and tabular policies",
+        items=("entropy_change",),
+        referees=True,
+        criteria=(
+            Criterion(
+                "correlation of logit change and π A over tokens (Proposition 1)",
+                at_least(0.5),
+                dynamics.of_language_models("mean_logit_weighted_advantage"),
+                "supposed",
+            ),
+            Criterion(
+                "correlation of logit change and A over tokens (Theorem 2)",
+                at_least(0.5),
+                dynamics.of_language_models("mean_logit_advantage"),
+                "supposed",
+            ),
+        ),
+    ),
+    Claim(
         key="states",
         statement="The change of the states' distribution, which Lemma 1 drops, is small",
         source="Referees on Section 3.2",
@@ -172,8 +193,9 @@ CLAIMS = (
             Criterion(
                 "slope of the error against step size, Lemma 1 where the visited states follow the policy",
                 dynamics.SECOND_ORDER,
-                dynamics.first_order("lemma-1", "mdp", "followed"),
+                dynamics.first_order(dynamics.DECISIONS, "lemma-1", "followed"),
                 "dropped",
+                SLOPE,
             ),
         ),
     ),

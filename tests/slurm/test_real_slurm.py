@@ -1,0 +1,184 @@
+"""The workflow on a real Slurm: the same results as without it, whatever happens to its jobs."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from loopback import Loopback
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
+LOCAL = ("--profile", "workflow/profiles/local")
+SLURM = ("--profile", "slurm", "--profile", "site.yaml")
+SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
+PAIR = "pair--train--grpo--s1"
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    cluster = Loopback(tmp_path_factory.mktemp("loopback"))
+    yield cluster
+    cluster.close()
+    assert not cluster.cluster.exists()
+    assert not cluster.processes(f"SLURM_CONF={cluster.cluster}/slurm.conf")
+
+
+@pytest.fixture(scope="module")
+def smoke(slurm):
+    """What `snakemake --profile slurm` prints for the smoke experiment."""
+    return slurm.snakemake("smoke.log", *SLURM, "--config", "experiment=smoke")
+
+
+def test_every_stage_of_smoke_is_a_job_of_slurm_or_part_of_one(slurm, smoke):
+    assert "59 of 59 steps (100%) done" in smoke
+    for rule in (
+        "rule_train",
+        "rule_sample",
+        "rule_make_model",
+        "group_analysis",
+        "group_scores",
+        "group_figures",
+    ):
+        assert re.search(rf"submitted with SLURM jobid \d+ \(log: .*/{rule}", smoke), rule
+    assert not re.search(r"submitted with .*rule_(prepare|resolve|fit_law|score|figure)/", smoke)
+    assert slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING") == ""
+
+
+def test_smoke_on_slurm_gives_the_files_of_a_local_run(slurm, smoke):
+    slurm.snakemake("local.log", *LOCAL, "--config", "experiment=smoke", "results=local")
+    here, there = slurm.root / "local/smoke", slurm.root / "results/smoke"
+    names = {path.relative_to(here) for path in here.rglob("*") if path.is_file() and "logs" not in path.parts}
+    assert names == {
+        path.relative_to(there) for path in there.rglob("*") if path.is_file() and "logs" not in path.parts
+    }
+    compared = 0
+    for name in names:
+        one, two = here / name, there / name
+        if name.suffix == ".parquet":
+            frames = [untimed(pd.read_parquet(path)) for path in (one, two)]
+            pd.testing.assert_frame_equal(*frames, check_exact=True)
+        elif name.name == "manifest.json":
+            assert untimed(json.loads(one.read_text())) == untimed(json.loads(two.read_text()))
+        elif name.suffix in (".csv", ".md", ".safetensors") or name.name == "run.yaml":
+            assert one.read_bytes() == two.read_bytes(), name
+        else:
+            continue
+        compared += 1
+    assert compared > 60
+
+
+def untimed(values):
+    """Without what depends on the clock, or on where results stand."""
+    names = [
+        name for name in values if name.startswith(("time/", "throughput/")) or name in ("seconds", "weights")
+    ]
+    if isinstance(values, dict):
+        return {name: value for name, value in values.items() if name not in names}
+    return values.drop(columns=names)
+
+
+@pytest.fixture(scope="module")
+def disturbed(slurm):
+    """Four trainings: cancelled, struck by its time limit, on a node that dies, on two nodes; and local ones."""
+    for name, nodes in (("disturbed", 2), ("calm", 1)):
+        (slurm.root / f"{name}.yaml").write_text(experiment(nodes))
+    calm = ("training", "--config", "experiment=calm.yaml", "results=calm")
+    slurm.snakemake("calm.log", *LOCAL, *calm)
+    log = "disturbed.log"
+    process = slurm.begin(log, *SLURM, "training", "--config", "experiment=disturbed.yaml")
+    cancelled, limited, stranded = SINGLE
+    job = started(slurm, limited)
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    slurm.run("scancel", started(slurm, cancelled))
+    job = started(slurm, stranded)
+    node = slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    deadline = Path(f"/proc/{trainer(slurm, job)}/cmdline").read_text().split("\0")
+    slurm.kill_node(node)
+    until = time.monotonic() + 90
+    while slurm.run("squeue", "--noheader", f"--jobs={job}", "--states=RUNNING", f"--nodelist={node}"):
+        assert time.monotonic() < until, "Slurm has not noticed the dead node"
+        time.sleep(0.5)
+    slurm.revive_node(node)
+    return slurm.finish(process, log), deadline
+
+
+def experiment(nodes):
+    """Smoke's model, once alone and once on two ranks, with more steps."""
+    settings = yaml.safe_load((Path(__file__).parents[2] / "config/experiments/smoke.yaml").read_text())
+    settings["models"]["pair"] = settings["models"]["nano"]
+    settings["training"] |= {"steps": STEPS, "prompts": 4, "validate_every": 20, "max_response": 12}
+    settings["compute"] = {"pair": {"ranks": 2, "nodes": nodes, "sharding": "full"}}
+    settings["runs"] = [
+        {"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1, 2, 3]},
+        {"models": ["pair"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1]},
+    ]
+    for name in ("figures", "tables"):
+        settings.pop(name)
+    settings["evaluation"].pop("compare_with")
+    return yaml.safe_dump(settings)
+
+
+def started(slurm, run):
+    """The job that trains a run, once it has a checkpoint."""
+    job, until = slurm.job(run), time.monotonic() + 120
+    while True:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+        owner = f"process {trainer(slurm, job)} on "
+        for lock in slurm.root.glob("results/store/*/lock"):
+            if lock.read_text().startswith(owner) and any(lock.parent.glob("checkpoints/step-*")):
+                return job
+
+
+def trainer(slurm, job):
+    """The process that trains in a job, if it is there already."""
+    for pid in slurm.processes(f"SLURM_JOB_ID={job}"):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words[1:4] == [b"-m", b"entropy_mechanism", b"train"]:
+            return pid
+    return None
+
+
+@pytest.mark.parametrize("run", [*SINGLE, PAIR])
+def test_a_training_ends_with_the_bits_of_a_local_one_whatever_happened_to_its_job(slurm, disturbed, run):
+    frames = [untimed(pd.read_parquet(slurm.root / f"{place}/runs/{run}/metrics.parquet"))
+              for place in ("calm/calm", "results/disturbed")]  # fmt: skip
+    assert len(frames[0]) == STEPS + 1
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
+    manifests = [json.loads((slurm.root / f"{place}/runs/{run}/manifest.json").read_text())
+                 for place in ("calm/calm", "results/disturbed")]  # fmt: skip
+    assert manifests[0]["digests"] == manifests[1]["digests"]
+    assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
+
+
+def test_stopped_jobs_were_submitted_again_and_went_on(slurm, disturbed):
+    for run in SINGLE:
+        records = [json.loads(path.read_text()) for path in (slurm.root / "results/records/train").glob("*.json")]
+        attempts = [record for record in records if record["key"] == run]
+        assert len(attempts) >= 2, run
+        assert sum(record["status"] == "FINISHED" for record in attempts) == 1, run
+        log = (slurm.root / f"results/disturbed/logs/train/{run}.log").read_text()
+        assert "going on from step" in log, run
+
+
+def test_a_job_knows_its_deadline(disturbed):
+    words = disturbed[1]
+    assert float(words[words.index("--deadline-seconds") + 1]) == 240 * 60 - 300
+
+
+def test_a_permanent_error_trains_once(slurm):
+    settings = yaml.safe_load((slurm.root / "calm.yaml").read_text())
+    settings["training"] |= {"learning_rate": 1e30, "max_skipped_updates": 0}
+    settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1]}]
+    (slurm.root / "broken.yaml").write_text(yaml.safe_dump(settings))
+    arguments = (*SLURM, "--retries", "1", "training", "--config", "experiment=broken.yaml")
+    process = slurm.begin("broken.log", *arguments)
+    assert process.wait(400) == 1
+    text = (slurm.root / "broken.log").read_text()
+    assert "Trying to restart job" in text
+    log = (slurm.root / f"results/broken/logs/train/{SINGLE[0]}.log").read_text()
+    assert "not tried again" in log
