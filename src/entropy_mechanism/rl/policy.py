@@ -75,7 +75,6 @@ class Policy:
             return torch.empty_like(tensor, device=rest) if tensor.is_meta else tensor
 
         self.model._apply(filled)
-        self.model.tie_weights()  # `_apply` goes by places, not by parameters
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(self.model, weights, options=options)
 
