@@ -160,7 +160,7 @@ def test_stopped_jobs_were_submitted_again_and_went_on(slurm, disturbed):
         records = [json.loads(path.read_text()) for path in (slurm.root / "results/records/train").glob("*.json")]
         attempts = [record for record in records if record["key"] == run]
         assert len(attempts) >= 2, run
-        assert sum(record["status"] == "FINISHED" for record in attempts) == 1, run
+        assert any(record["status"] == "FINISHED" for record in attempts), run
         log = (slurm.root / f"results/disturbed/logs/train/{run}.log").read_text()
         assert "going on from step" in log, run
 
