@@ -61,4 +61,4 @@ rule train:
         "{resources.launcher}python -m entropy_mechanism train"
         " --config {input.config:q} --model {input.model:q} --train-set {input.train_set:q}"
         " --validation {input.validation:q} --store {params.store:q} --metrics {output.metrics:q}"
-        " --output {output.manifest:q} $(time_limit {resources.runtime}) 2>&1 | tee -a {log:q}"
+        " --output {output.manifest:q} $(time_limit {resources.runtime}) 2>&1 | tee {log:q}"
