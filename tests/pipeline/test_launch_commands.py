@@ -12,7 +12,7 @@ def test_the_papers_runs_show_how_they_are_launched_and_the_document_explains_it
     for place, command in re.findall(r"Training (.*)\nShell command: (.*)", text):
         name, where = place.split(": ", 1)
         shown[name] = (where, command)
-    seven, large = shown["qwen2.5-7b--dapo-math--grpo--s1"], shown["qwen2.5-32b--dapo-math--grpo-32b--s1"]
+    seven, large = shown["qwen2.5-7b--dapo-math--grpo--s1"], shown["qwen2.5-32b--dapo-math--grpo--s1"]
     assert seven[0].startswith("8 ranks on cuda, sharding full, engine vllm (tensor parallel ")
     assert seven[1].startswith("python -m entropy_mechanism train --config ")
     assert large[0] == (

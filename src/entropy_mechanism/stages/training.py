@@ -70,11 +70,11 @@ def train_run(
             engine.sleep()
         sharded = ranks.size > 1 and run.compute.sharding == "full"
         policy = load_policy(base.weights, attention=run.compute.attention, empty=sharded and not ranks.main)
+        if run.compute.activation_checkpointing:
+            recompute_activations(policy)
         if run.compute.engine == "transformers":
             sampled = (load_policy(base.weights) if run.compute.sharding == "full" else policy).to(ranks.device)
             engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
-        if run.compute.activation_checkpointing:
-            recompute_activations(policy)
         trainer = Trainer(
             config=run,
             model=policy,
