@@ -387,14 +387,18 @@ def test_fig07_shows_coefficients_over_the_logarithm_of_the_size(many):
     np.testing.assert_allclose(left_out["y"], dots["y"] + 0.01)
 
 
-def test_fig07_reads_the_published_coefficients_off_the_drawn_curves(many):
-    drawn = style.by(fig07.data(many), source="paper", mark="dot")
-    found = {panel[-1]: rows.set_index("series")["y"] for panel, rows in drawn.groupby("panel")}
-    for size, a, b in (("0.5B", 0.044, 0.193), ("7B", 0.210, 0.596), ("32B", 0.236, 0.690)):
-        assert found["a"][f"Qwen2.5-{size}"] == pytest.approx(a, abs=0.01)
-        assert found["b"][f"Qwen2.5-{size}"] == pytest.approx(b, abs=0.01)
-    x = style.by(drawn, panel="math / a").set_index("series")["x"]
-    assert x["Qwen2.5-7B"] == pytest.approx(np.log(6.53), abs=0.01)  # billion parameters outside the embeddings
+def test_fig07_shows_the_published_coefficients_at_the_papers_sizes(many):
+    paper = style.by(fig07.data(many), panel="math / a", source="paper")
+    dots, line = (style.by(paper, mark=mark) for mark in ("dot", "fit"))
+    assert dots["series"].tolist() == ["qwen2.5-7b", "qwen2.5-32b"]
+    np.testing.assert_allclose(dots["x"], np.log([6.5, 31]))
+    np.testing.assert_allclose(dots["y"], 0.2 + 0.03 * np.log([6.5, 31]))
+    np.testing.assert_allclose(line[["x", "y"]], dots[["x", "y"]])
+    without = fig07.data({name: frame for name, frame in many.items() if name != "published_size_law"})
+    assert set(without["source"]) == {"ours"}
+    labels = [text.get_text() for text in fig07.draw(many).legends[0].get_texts()]
+    alone = fig07.draw({**many, "published_size_law": pd.DataFrame()})
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == labels[:-1]
 
 
 def test_fig08_averages_over_seeds():
