@@ -25,7 +25,7 @@ def planned(experiment, target, results):
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     text = done.stdout + done.stderr
     found = [
-        re.findall(rf"{words} (\S+)", text)
+        re.findall(rf"{words} ([^\s:]+)", text)
         for words in ("Training", "Fetching base model", "Warming up base model")
     ]
     return set(found[0]), {*found[1], *found[2]}, seconds

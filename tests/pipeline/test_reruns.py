@@ -60,7 +60,7 @@ def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
         ("analysis/across/ceiling/ceiling.parquet", {"study": 1, "figure": 1, "report": 1, "all": 1}),
         (
             "analysis/fixed/published_ceiling.parquet",
-            {"published": 1, "figure": 1, "table": 3, "report": 1, "all": 1},
+            {"published": 1, "figure": 2, "table": 3, "report": 1, "all": 1},
         ),
         (
             "analysis/nano--train--on-policy--s1/token_covariances.parquet",

@@ -126,7 +126,8 @@ def make_frames(
         name: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
         for name, rows in parts.items()
     }
-    frames |= {"size_law": size_law(frames["runs"]), "common_law": common_law(frames["runs"])}
+    frames |= {"size_law": size_law(frames["runs"]), "published_size_law": published_size_law()}
+    frames |= {"common_law": common_law(frames["runs"])}
     paper = {"model": "qwen2.5-7b", "train_set": "dapo-math", "seed": 0}
     paper = pd.DataFrame([paper | {"run": method, "method": method} for method in ("grpo", "kl-cov")])
     frames |= {"ceiling": ceiling(frames["runs"]), "published_ceiling": ceiling(paper, 0.22, 0.59)}
@@ -155,6 +156,16 @@ def size_law(runs):
         rows.append(keys | {"coefficient": coefficient} | numbers | {"left_out_error": 0.01, "sizes": len(grpo)})
     columns = "task model non_embedding_parameters coefficient value low high fitted intercept slope"
     return pd.DataFrame(rows, columns=[*columns.split(), "left_out_prediction", "left_out_error", "sizes"])
+
+
+def published_size_law():
+    """The paper's sizes on a line of their own."""
+    sizes = {"qwen2.5-7b": 6.5e9, "qwen2.5-32b": 3.1e10}
+    names = [(model, size, "math", "grpo") for model, size in sizes.items()]
+    runs = pd.DataFrame(names, columns=["model", "non_embedding_parameters", "task", "method"])
+    rows = size_law(runs)
+    shift = rows["coefficient"].map({"a": -0.7, "b": -1.5})
+    return rows.assign(value=rows["value"] + shift, intercept=rows["intercept"] + shift)
 
 
 def common_law(runs):

@@ -5,6 +5,9 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ import pytest
 from figure_frames import CLIP, CLIP_COV, FINAL, KL_COV, METHODS, A, B, empty, make_frames, settings
 
 from entropy_mechanism import files
+from entropy_mechanism.config import load_experiment
 from entropy_mechanism.figures import (
     averages,
     comparison,
@@ -37,7 +41,10 @@ from entropy_mechanism.figures import (
     table1,
     table2,
 )
+from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.figure import figure as draw_figure
+
+EXPERIMENTS = Path(__file__).parents[2] / "config/experiments"
 
 DRAWN = [*(f"fig{number:02}" for number in range(1, 15)), "table1", "table2", "comparison", "selection"]
 
@@ -380,14 +387,18 @@ def test_fig07_shows_coefficients_over_the_logarithm_of_the_size(many):
     np.testing.assert_allclose(left_out["y"], dots["y"] + 0.01)
 
 
-def test_fig07_reads_the_published_coefficients_off_the_drawn_curves(many):
-    drawn = style.by(fig07.data(many), source="paper", mark="dot")
-    found = {panel[-1]: rows.set_index("series")["y"] for panel, rows in drawn.groupby("panel")}
-    for size, a, b in (("0.5B", 0.044, 0.193), ("7B", 0.210, 0.596), ("32B", 0.236, 0.690)):
-        assert found["a"][f"Qwen2.5-{size}"] == pytest.approx(a, abs=0.01)
-        assert found["b"][f"Qwen2.5-{size}"] == pytest.approx(b, abs=0.01)
-    x = style.by(drawn, panel="math / a").set_index("series")["x"]
-    assert x["Qwen2.5-7B"] == pytest.approx(np.log(6.53), abs=0.01)  # billion parameters outside the embeddings
+def test_fig07_shows_the_published_coefficients_at_the_papers_sizes(many):
+    paper = style.by(fig07.data(many), panel="math / a", source="paper")
+    dots, line = (style.by(paper, mark=mark) for mark in ("dot", "fit"))
+    assert dots["series"].tolist() == ["qwen2.5-7b", "qwen2.5-32b"]
+    np.testing.assert_allclose(dots["x"], np.log([6.5, 31]))
+    np.testing.assert_allclose(dots["y"], 0.2 + 0.03 * np.log([6.5, 31]))
+    np.testing.assert_allclose(line[["x", "y"]], dots[["x", "y"]])
+    without = fig07.data({name: frame for name, frame in many.items() if name != "published_size_law"})
+    assert set(without["source"]) == {"ours"}
+    labels = [text.get_text() for text in fig07.draw(many).legends[0].get_texts()]
+    alone = fig07.draw({**many, "published_size_law": pd.DataFrame()})
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == labels[:-1]
 
 
 def test_fig08_averages_over_seeds():
@@ -527,9 +538,45 @@ def test_methods_look_the_same_in_every_figure(frames):
     assert style.method_look("KL_Cov") == style.method_look("kl-cov-32b") == style.METHODS["kl-cov"]
     assert style.method_look("reinforce-plus-plus") == style.METHODS["reinforce++"]
     assert style.method_label("kl-cov-old") == "KL-Cov, old"
-    assert style.method_look("entropy-bonus-0.01") == style.method_look("entropy-bonus-0.01")
     reserved = {style.ENTROPY_COLOUR, style.ACCURACY_COLOUR, style.COVARIANCE_COLOUR}
     assert not reserved & {look.colour for look in style.METHODS.values()}
+
+
+@pytest.mark.parametrize("experiment", ["paper", "tiny-full"])
+@pytest.mark.parametrize("item", ["ceiling", "fig09", "fig10", "fig12"])
+def test_no_two_methods_of_a_figure_look_alike(experiment, item):
+    from matplotlib.colors import to_rgb
+
+    plan = Plan(load_experiment(EXPERIMENTS / f"{experiment}.yaml"))
+    methods = {style.method_key(run.method) for run in plan.shown(item)}
+    looks = style.method_looks(methods)
+    assert {look.label for look in looks.values()} == {style.method_label(method) for method in methods}
+    for one, other in combinations(looks.values(), 2):
+        apart = np.abs(np.subtract(to_rgb(one.colour), to_rgb(other.colour))).max()
+        assert apart > 0.15 or one.marker != other.marker, (one, other)
+    for method in methods:  # nothing depends on what is shown beside it, so it looks so in every figure
+        assert style.method_looks([method])[method] == looks[method]
+
+
+def test_coefficients_share_a_hue_and_are_darker_the_larger_they_are():
+    from matplotlib.colors import rgb_to_hsv, to_rgb
+
+    names = [f"entropy-{value}" for value in ("0", "1e-4", "0.001", "0.005", "0.01", "0.05", "0.1")]
+    colours = [to_rgb(style.method_look(name).colour) for name in names]
+    light = [sum(colour) for colour in colours]
+    assert light == sorted(light, reverse=True)
+    assert len(set(light[1:])) == len(light[1:])
+    hues = [rgb_to_hsv(colour)[0] for colour in colours]
+    assert hues == pytest.approx([hues[0]] * len(hues), abs=0.02)
+
+
+def test_names_that_look_alike_by_chance_are_told_apart_within_a_figure():
+    alike = [f"clip-cov-{name}" for name in ("text", "old", "few")]
+    assert len({replace(style.method_look(name), label="") for name in alike}) == 1
+    looks = style.method_looks([*alike, "kl-cov", "kl-cov-32b"])
+    assert len({looks[name].marker for name in alike}) == 3
+    assert looks == style.method_looks(list(looks)[::-1])
+    assert looks["kl-cov"] == looks["kl-cov-32b"] == style.METHODS["kl-cov"]
 
 
 @pytest.mark.parametrize("sizes", [(5e3, 2e4, 1e5, 5e5), (4e8, 3e9, 7e9, 3e10)])
@@ -541,12 +588,7 @@ def test_larger_models_are_darker(sizes):
     assert len(set(shades)) == len(sizes)
 
 
-def test_a_model_looks_the_same_whatever_is_shown_beside_it(many):
-    runs = many["runs"]
-    looks = style.size_looks(runs)
-    assert list(looks) == ["tiny-s", "tiny-l", "qwen2.5-7b", "mistral-24b"]
-    for model, look in looks.items():
-        assert style.size_looks(runs[runs["model"] == model]) == {model: look}
+def test_a_models_marker_is_its_familys():
     markers = {style.model_look(name, 1e5).marker for name in ("qwen-w64", "llama-w64", "mistral-w64")}
     assert len(markers) == 3
     assert style.model_look("qwen-w16", 5e3).marker == style.model_look("qwen2.5-7b", 7e9).marker

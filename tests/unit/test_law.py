@@ -80,18 +80,13 @@ def test_law_at_zero_entropy_is_the_ceiling():
     assert law(np.array([math.log(2), math.log(3)]), a=0.2, b=0.6) == pytest.approx([0.2, 0.0])
 
 
-def test_fit_is_the_least_squares_solution_with_its_standard_errors():
+def test_fit_is_the_least_squares_solution():
     accuracy = 0.5 - 0.1 * np.exp(ENTROPIES) + np.random.default_rng(1).normal(0, 0.01, ENTROPIES.size)
     fit = fit_law(ENTROPIES, accuracy, seed=0)
-    # design columns d/da, d/db and d/dceiling by the textbook matrix formulas
     design = np.column_stack([-np.exp(ENTROPIES), np.ones(ENTROPIES.size)])
     solution, squares, *_ = np.linalg.lstsq(design, accuracy)
-    covariance = squares[0] / (ENTROPIES.size - 2) * np.linalg.inv(design.T @ design)
-    difference = np.array([-1.0, 1.0])
     assert (fit.a, fit.b) == pytest.approx(tuple(solution))
-    assert fit.ceiling == pytest.approx(difference @ solution)
-    assert (fit.a_se, fit.b_se) == pytest.approx(tuple(np.sqrt(np.diag(covariance))))
-    assert fit.ceiling_se == pytest.approx(math.sqrt(difference @ covariance @ difference))
+    assert fit.ceiling == pytest.approx(solution[1] - solution[0])
     assert fit.rmse == pytest.approx(math.sqrt(squares[0] / ENTROPIES.size))
     assert fit.r2 == pytest.approx(1 - squares[0] / ((accuracy - accuracy.mean()) ** 2).sum())
 

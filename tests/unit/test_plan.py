@@ -280,7 +280,17 @@ def test_the_papers_law_has_eleven_models_on_mathematics_and_code(paper):
     assert (training.learning_rate, training.steps * training.updates) == (5e-7, 2400)
     assert training.prompts * training.max_batches == 512
     fig13 = {run.train_set for run in paper.runs.values() if (run.model, run.method) == ("qwen2.5-7b", "grpo")}
-    assert fig13 == {"eurus2-math", "eurus2-math-difficult", "gsm8k", "dapo-math", "code"}
+    assert fig13 == {"eurus2-math", "eurus2-math-difficult", "gsm8k", "dapo-math-17k", "dapo-math", "code"}
+
+
+def test_the_papers_fig13_compares_runs_that_differ_only_in_what_they_are_trained_on(paper):
+    shown = paper.shown("fig13")
+    assert [paper.experiment.data[run.train_set].source for run in shown] == [
+        "eurus2-math", "dapo-math", "gsm8k-train", "eurus2-math"
+    ]  # fmt: skip
+    assert {paper.validations[run.name] for run in shown} == {"math-tests"}
+    settings = [paper.run_config(run.name).model_dump(exclude={"run", "train_set"}) for run in shown]
+    assert all(one == settings[0] for one in settings[1:])
 
 
 def test_every_figure_and_table_of_the_paper_shows_the_runs_that_the_paper_shows(paper):

@@ -52,6 +52,12 @@ def test_the_papers_coefficients_are_nearly_linear_in_the_logarithm_of_size(pape
     found = paper["published_size_law"].groupby("coefficient").first()
     assert found.loc["a", ["intercept", "slope"]].tolist() == pytest.approx([0.101, 0.046], abs=0.003)
     assert found.loc["b", ["intercept", "slope"]].tolist() == pytest.approx([0.333, 0.116], abs=0.003)
+    values = paper["published_size_law"].pivot(index="model", columns="coefficient", values="value")
+    assert values.loc["qwen2.5-0.5b"].tolist() == pytest.approx([0.044, 0.193], abs=0.01)
+    for size, (a, b, _) in DRAWN.items():
+        assert values.loc[f"qwen2.5-{size}"].tolist() == pytest.approx([a, b], abs=0.01)
+    sizes = paper["published_size_law"].set_index("model")["non_embedding_parameters"]
+    assert sizes["qwen2.5-7b"].tolist() == pytest.approx([6.53e9] * 2, rel=0.01)
 
 
 def test_fixed_and_across_files_are_those_that_stages_write(paper):

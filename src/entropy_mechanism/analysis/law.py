@@ -36,24 +36,20 @@ LAW_COLUMNS = [
 class LawFit:
     """Coefficients of one fitted run; accuracies are fractions, so a, b and the ceiling are too.
 
-    `*_se` are the classical least-squares standard errors, which assume independent residuals of equal
-    variance; `*_low` and `*_high` bound the bootstrap interval, which does not. `rmse` is
-    sqrt(mean squared residual). `r2` is NaN when every accuracy is equal. `dropped` counts the pairs left out
-    because one of the two was not finite. Where no fit exists `reason` says why and every coefficient is NaN.
+    `*_low` and `*_high` bound the bootstrap interval. `rmse` is sqrt(mean squared residual). `r2` is NaN when
+    every accuracy is equal. `dropped` counts the pairs left out because one of the two was not finite. Where no
+    fit exists `reason` says why and every coefficient is NaN.
     """
 
     points: int
     dropped: int
     a: float = math.nan
-    a_se: float = math.nan
     a_low: float = math.nan
     a_high: float = math.nan
     b: float = math.nan
-    b_se: float = math.nan
     b_low: float = math.nan
     b_high: float = math.nan
     ceiling: float = math.nan
-    ceiling_se: float = math.nan
     ceiling_low: float = math.nan
     ceiling_high: float = math.nan
     rmse: float = math.nan
@@ -152,18 +148,11 @@ def fit_law(
 
 
 def _residual_statistics(entropy: np.ndarray, accuracy: np.ndarray, a: float, b: float) -> dict[str, float]:
-    x = np.exp(entropy)
     residuals = accuracy - law(entropy, a, b)
     squares, total = float(residuals @ residuals), float(((accuracy - accuracy.mean()) ** 2).sum())
-    noise = squares / (x.size - 2)
-    spread = float(((x - x.mean()) ** 2).sum())
     return {
-        "rmse": math.sqrt(squares / x.size),
+        "rmse": math.sqrt(squares / entropy.size),
         "r2": 1 - squares / total if np.ptp(accuracy) > 0 else math.nan,
-        "a_se": math.sqrt(noise / spread),
-        "b_se": math.sqrt(noise * (1 / x.size + x.mean() ** 2 / spread)),
-        # the ceiling is the curve at H = 0, where exp(H) = 1
-        "ceiling_se": math.sqrt(noise * (1 / x.size + (1 - x.mean()) ** 2 / spread)),
     }
 
 

@@ -83,15 +83,17 @@ def _verdicts(tests: pd.DataFrame) -> dict[str, str]:
     return labels
 
 
-def _draw_panel(axes: Axes, drawn: pd.DataFrame, verdicts: dict[str, str], title: str) -> None:
+def _draw_panel(
+    axes: Axes, drawn: pd.DataFrame, looks: dict[str, style.Look], verdicts: dict[str, str], title: str
+) -> None:
     for mark, fill in (("dot", 0.25), ("last quarter", 1.0)):
         for method, dots in style.by(drawn, mark=mark).groupby("series", sort=False):
-            look = style.method_look(method)
+            look = looks[method]
             axes.plot(
                 dots["x"], dots["y"], look.marker, color=look.colour, alpha=fill, markeredgewidth=0, markersize=2.6
             )
     curve, ceiling = style.by(drawn, mark="fit"), style.by(drawn, mark="ceiling")
-    colour = style.method_look(curve["series"].iloc[0]).colour
+    colour = looks[curve["series"].iloc[0]].colour
     axes.plot(curve["x"], curve["y"], color=colour, linewidth=1.1, zorder=3)
     axes.plot(ceiling["x"], ceiling["y"], color=colour, linestyle=(0, (3.5, 1.5)), linewidth=0.9, zorder=3)
     style.band(axes, ceiling, colour)
@@ -104,7 +106,7 @@ def _draw_panel(axes: Axes, drawn: pd.DataFrame, verdicts: dict[str, str], title
     shown = dict.fromkeys(style.by(drawn, mark="last quarter")["series"])
     handles = []
     for method in shown:
-        look, label = style.method_look(method), verdicts.get(method, style.method_label(method))
+        look, label = looks[method], verdicts.get(method, style.method_label(method))
         handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle="", label=label))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1.0)
 
@@ -120,6 +122,7 @@ def draw(frames: style.Frames) -> Figure:
     figure = Figure(figsize=(style.ONE_COLUMN, sum(heights)))
     grid = figure.subplots(len(keys), 1, squeeze=False, height_ratios=heights)[:, 0]
     tests = {"ours": _tested(frames, "ceiling"), "paper": _tested(frames, "published_ceiling")}
+    looks = style.method_looks(drawn["series"])
     for axes, (source, panel) in zip(grid, keys, strict=True):
         if not panel:
             style.message(axes, "No intervention with enough validations\nbeside a baseline in this experiment.")
@@ -128,5 +131,5 @@ def draw(frames: style.Frames) -> Figure:
         names = mine["model"].astype(str) + ", " + mine["train_set"].astype(str)
         mine = mine[(mine["model"] == panel) | (names == panel)]
         title = ("Paper, " if source == "paper" else "") + style.model_label(panel)
-        _draw_panel(axes, style.by(drawn, source=source, panel=panel), _verdicts(mine), title)
+        _draw_panel(axes, style.by(drawn, source=source, panel=panel), looks, _verdicts(mine), title)
     return figure

@@ -1,6 +1,6 @@
 """Fig 7: the coefficients of the law against model size."""
 
-import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,15 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..shapes import PUBLISHED
-from . import panels, published, registry, series, style
+from . import panels, registry, series, style
 
 INPUTS = registry.FIGURES["fig07"].inputs
 TITLE = "The coefficients against model size"
 CAPTION = (
     "Coefficients a and b of R = -a exp(H) + b (R as a fraction) of GRPO runs against the natural logarithm of "
     "non-embedding parameters in billions, on mathematics (above) and on code (below). Dots: fits with 95 % "
-    "intervals, cut off where they leave the panel; line: linear in the logarithm; open circles: what the line "
+    "intervals, cut off where they leave the panel; with several runs of a size their mean and the widest ends of "
+    "their intervals; line: linear in the logarithm; open circles: what the line "
     "through the other sizes predicts for a size. Grey crosses and dashed line: the coefficients of the paper's "
     "drawn curves of Qwen2.5 0.5B to 32B on mathematics (its Fig 7 a, b), against their own sizes, which the grey "
     "axis shows where they are far from ours; the vertical axis is shared. Those on code could not be read off."
@@ -32,6 +32,7 @@ FAR = 2.0
 def data(frames: style.Frames) -> pd.DataFrame:
     """Panels `<task> / a` and `<task> / b`: dots with intervals, lines, left-out predictions, the paper's dots."""
     frame = series.need(frames, "size_law", *COLUMNS).dropna(subset=["value", "non_embedding_parameters"])
+    paper = series.need(frames, "published_size_law", *COLUMNS)
     parts = []
     for task in series.TASKS:
         for coefficient in COEFFICIENTS:
@@ -44,29 +45,23 @@ def data(frames: style.Frames) -> pd.DataFrame:
                 for model, x, *values in zip(here["model"], size, *(here[name] for name in columns), strict=True):
                     known = dict(zip(("y", "low", "high"), values, strict=False))
                     parts.append(style.rows(mark=mark, series=model, x=x, **known, **names))
-            line = here.iloc[0]
-            if np.isfinite([line["intercept"], line["slope"]]).all() and len(here) > 1:
-                ends = np.array([size.min(), size.max()])
-                y = line["intercept"] + line["slope"] * ends
-                parts.append(style.rows(mark="fit", series="linear in ln(size)", x=ends, y=y, **names))
-            if task == "math":
-                parts += _published_rows(coefficient, names)
+            if np.isfinite(here.iloc[0][["intercept", "slope"]].astype(float)).all() and len(here) > 1:
+                parts.append(style.rows(**_line(here, size), **names))
+            theirs = paper[(paper["task"] == task) & (paper["coefficient"] == coefficient)]
+            if len(theirs):
+                size = np.log(theirs["non_embedding_parameters"].astype(float) / 1e9)
+                for model, x, y in zip(theirs["model"], size, theirs["value"], strict=True):
+                    parts.append(style.rows(source="paper", mark="dot", series=model, x=x, y=y, **names))
+                parts.append(style.rows(source="paper", **_line(theirs, size), **names))
     return style.stack(parts)
 
 
-def _published_rows(coefficient: str, names: dict[str, str]) -> list[pd.DataFrame]:
-    """Coefficients of the drawn curves, which are exact but for the reading error, and the line through them."""
-    sizes, values, parts = [], [], []
-    for size, curve in published.load("fig01_right_fits").groupby("model", sort=False):
-        slope, level = np.polyfit(np.exp(curve["entropy"]), curve["accuracy_percent"] / 100, 1)
-        shape = PUBLISHED[f"Qwen/Qwen2.5-{size}"]
-        sizes.append(math.log(shape.layers * shape.layer_parameters / 1e9))
-        values.append({"a": -slope, "b": level}[coefficient])
-        row = {"mark": "dot", "series": f"Qwen2.5-{size}", "x": sizes[-1], "y": values[-1]}
-        parts.append(style.rows(source="paper", **row, **names))
-    ends = np.array([min(sizes), max(sizes)])
-    y = np.polyval(np.polyfit(sizes, values, 1), ends)
-    return [*parts, style.rows(source="paper", mark="fit", series="linear in ln(size)", x=ends, y=y, **names)]
+def _line(here: pd.DataFrame, size: pd.Series) -> dict[str, Any]:
+    """The line of the study between the smallest and the largest size."""
+    ends = np.array([size.min(), size.max()])
+    line = here.iloc[0]
+    y = line["intercept"] + line["slope"] * ends
+    return {"mark": "fit", "series": "linear in ln(size)", "x": ends, "y": y}
 
 
 def _draw_panel(axes: Axes, drawn: pd.DataFrame, frames: style.Frames) -> None:
@@ -120,5 +115,7 @@ def draw(frames: style.Frames) -> Figure:
         Line2D([], [], **dark, label="linear in ln(size)"),
         Line2D([], [], **grey, marker="x", linestyle="--", label="paper, Qwen2.5"),
     ]
-    figure.legend(handles=handles if "math" in tasks else handles[:3], loc="outside upper center", ncols=2)
+    figure.legend(
+        handles=handles if (drawn["source"] == "paper").any() else handles[:3], loc="outside upper center", ncols=2
+    )
     return figure

@@ -23,7 +23,7 @@ FIGURES = {
     "fig04": Entry("fig04", ("curves", "law", "runs")),
     "fig05": Entry("fig05", ("forecasts", "forecast_points", "runs")),
     "fig06": Entry("fig06", ("curves", "law", "runs", "common_law")),
-    "fig07": Entry("fig07", ("size_law", "runs")),
+    "fig07": Entry("fig07", ("size_law", "runs", "published_size_law")),
     "fig08": Entry("fig08", ("dynamics", "runs")),
     "fig09": Entry("fig09", ("curves", "runs")),
     "fig10": Entry("fig10", ("curves", "runs")),

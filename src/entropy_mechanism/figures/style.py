@@ -10,7 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ METHODS = {
     "reinforce++-baseline": Look("REINFORCE++ baseline", "#AA4466", "d"),
     "prime": Look("PRIME", "#6A3D9A", ">"),
 }
+_HUES = {"entropy": "#8C6D31", "reference": "#6A3D9A"}  # stem of the name: regularised methods of Fig 9 and 10
 _OTHER_COLOURS = ("#56B4E9", "#CC79A7", "#6A3D9A", "#8C6D31", "#44AA99", "#AA4466")
 _OTHER_MARKERS = ("P", "h", "<", ">", "d", "p", "*")
 _FAMILIES = {  # stem of the name: panel, marker
@@ -163,18 +164,47 @@ def method_key(method: str) -> str:
 def method_look(method: str) -> Look:
     """The look of a method: fixed for the known ones, derived from the name alone for all others.
 
-    It depends on nothing but the name, so a method looks the same in every figure of every experiment.
+    Variants share the hue of their stem. The larger a coefficient at the end of the name (`entropy-0.05`), the
+    darker; within a power of ten, where shades are close, markers go by its first digit (1 and 8 share one, 2
+    and 9 too). Other names may look alike by chance: `method_looks` tells them apart.
     """
     key = method_key(method)
     if key in METHODS:
         return METHODS[key]
-    number = zlib.crc32(key.encode())
-    parent = max((name for name in METHODS if key.startswith(f"{name}-")), key=len, default="")
-    return Look(
-        label=f"{METHODS[parent].label}, {key.removeprefix(parent)[1:].replace('-', ' ')}" if parent else method,
-        colour=_OTHER_COLOURS[number % len(_OTHER_COLOURS)],
-        marker=_OTHER_MARKERS[number // 7 % len(_OTHER_MARKERS)],
-    )
+    hues = {name: look.colour for name, look in METHODS.items()} | _HUES
+    stem = max((name for name in hues if key.startswith(f"{name}-")), key=len, default="")
+    number = re.fullmatch(r"(.+?)-(\d+(?:\.\d+)?(?:e-?\d+)?)", key)
+    code = zlib.crc32(key.encode())
+    shade, marker = ((0.0, 0.25, 0.75, 1.0)[code % 4] if stem else 0.5), code // 4
+    if number:
+        value = float(number[2])
+        digit, exponent = (int(part) for part in f"{value:.0e}".split("e"))
+        shade, marker = (np.log10(value) / 4 + 1 if value else 0.0), digit + 2 * exponent
+    unknown = zlib.crc32((number[1] if number else key).encode()) % len(_OTHER_COLOURS)
+    colour = _shaded(hues.get(stem, _OTHER_COLOURS[unknown]), shade)
+    variant = key.removeprefix(stem)[1:].replace("-", " ")
+    label = f"{METHODS[stem].label}, {variant}" if stem in METHODS else method
+    return Look(label, colour, _OTHER_MARKERS[marker % len(_OTHER_MARKERS)])
+
+
+def _shaded(colour: str, shade: float) -> str:
+    """A colour at 0.5, half way to white at 0 and half way to black at 1; beyond these as at the ends."""
+    mixed = np.clip(shade, 0, 1) - 0.5
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    return matplotlib.colors.to_hex(rgb + abs(mixed) * ((mixed < 0) - rgb))
+
+
+def method_looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Looks of the methods of one figure: `method_look`, with another marker where two methods share all."""
+    looks: dict[str, Look] = {}
+    for method in method_order(methods):
+        look = method_look(method)
+        taken = {other.marker for other in looks.values() if other.colour == look.colour}
+        if look.marker in taken and method_key(method) not in METHODS:
+            free = [marker for marker in _OTHER_MARKERS if marker not in taken]
+            look = replace(look, marker=next(iter(free), look.marker))
+        looks[method] = look
+    return looks
 
 
 def method_label(method: str) -> str:
@@ -216,18 +246,11 @@ def model_order(models: Iterable[str], runs: pd.DataFrame | None = None) -> list
     return sorted(set(models), key=lambda model: (sizes.get(model, np.inf), model))
 
 
-def size_looks(runs: pd.DataFrame) -> dict[str, Look]:
-    """Look of every model in `runs`: light to dark with its size, a marker for its family.
-
-    It depends on nothing but the model's name and size, so a model looks the same in every figure. The scale of
-    lightness stays ordered for colour-blind readers and grey printers.
-    """
-    sizes = runs.groupby("model")["non_embedding_parameters"].first()
-    return {model: model_look(model, sizes[model]) for model in model_order(runs["model"], runs)}
-
-
 def model_look(model: str, non_embedding_parameters: float) -> Look:
-    """The look of one model; in the middle of the scale when its size is not known (NaN)."""
+    """The look of one model: darker with its size, in the middle of the scale when that is not known (NaN).
+
+    It depends on nothing else. Lightness stays ordered for colour-blind readers and grey printers.
+    """
     low, high = _SIZES[int(non_embedding_parameters > 3e7)]
     size = np.log(non_embedding_parameters / low) / np.log(high / low)
     shade = matplotlib.colormaps["viridis_r"](0.2 + 0.75 * np.clip(np.nan_to_num(size, nan=0.5), 0, 1))

@@ -39,7 +39,8 @@ class EntropyChange:
 
         What Theorem 2 and Proposition 1 take for proportional: `entropy_change/logit_advantage` and
         `entropy_change/logit_weighted_advantage` are correlations over tokens between the change of the sampled
-        token's logit, less its mean under the policy before, and A or pi A. They are over the tokens of
+        token's logit, less its mean under the policy before, and A or pi A. Theorem 2's change has that mean 0;
+        Proposition 1's has the plain mean 0 and would give somewhat less than 1. They are over the tokens of
         `trained_N` (bool), whose values `logprob_n` and `advantage_n` begin with; NaN where nothing varies.
         """
         change_3N = torch.zeros(3, len(self.sequences.targets_N), dtype=torch.float64)
