@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from invented_results import invent
 
-from entropy_mechanism.figures import style
+from entropy_mechanism.figures import entropy_change, style
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
     AGREES,
@@ -121,6 +121,40 @@ def test_only_the_runs_of_an_item_enter_its_claims():
     found = verdicts(frames, alone)["bought"].findings[0].estimate
     assert (found.runs, found.seeds) == (1, 1)
     assert found.value == pytest.approx(one.tail(math.ceil(0.1 * len(one))).mean() / one.iloc[0])
+
+
+def finding(key, start, world):
+    """The finding of a claim's criterion whose name starts so."""
+    (claim,) = (claim for claim in CLAIMS if claim.key == key)
+    (judged,) = judge([claim], Evidence(*world))
+    (found,) = (found for found in judged.findings if found.criterion.name.startswith(start))
+    return found
+
+
+def test_a_seed_with_one_coefficient_shows_no_sweep():
+    for start in ("highest over lowest final entropy by Clip", "rank correlation of Clip"):
+        assert finding("controllable", start, RIGHT).estimate.runs == 3
+    found = finding("controllable", "highest over lowest final entropy by Clip", RIGHT).estimate
+    fall = np.exp(-np.arange(41) / 6)[-5:].mean()  # the last tenth of 41 steps
+    highest, lowest = (level + (0.5 - level) * fall for level in (0.3, 0.05))
+    assert found.value == pytest.approx(highest / lowest, rel=1e-3)
+
+
+def test_noise_of_prompts_is_no_change_that_other_prefixes_make():
+    every, fall = 5, -0.01
+    noise = np.random.default_rng(0).normal(scale=0.03, size=41)
+    frames, shown = SMALL
+    curves = frames["curves"]
+    curves = curves.assign(**{entropy_change.ENTROPY: 1 + fall * curves["step"] + noise[curves["step"]]})
+    changes = frames["entropy_change"]
+    changes = changes[changes["step"] % every == 0].assign(same_prefix=fall)
+    measured = fall + np.append(np.diff(noise), np.nan)
+    changes = changes.assign(state_distribution=(measured - fall)[changes["step"]])
+    world = (frames | {"curves": curves, "entropy_change": changes}, shown)
+    found = finding("states", "entropy change over training", world).estimate
+    summed = changes[changes["run"] == changes["run"].iloc[0]][["state_distribution", "same_prefix"]].sum()
+    assert abs(summed["state_distribution"] / summed["same_prefix"]) > 0.5  # what the measured steps alone say
+    assert found.value < 0.1
 
 
 def test_claims_are_named_once_and_say_when_they_hold():
