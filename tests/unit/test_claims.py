@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented_results import invent
+from scipy.stats import ttest_ind
 
 from entropy_mechanism.figures import entropy_change, style
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
@@ -155,6 +156,48 @@ def test_noise_of_prompts_is_no_change_that_other_prefixes_make():
     summed = changes[changes["run"] == changes["run"].iloc[0]][["state_distribution", "same_prefix"]].sum()
     assert abs(summed["state_distribution"] / summed["same_prefix"]) > 0.5  # what the measured steps alone say
     assert found.value < 0.1
+
+
+def of_sets(sets):
+    """Frames with fits whose a is that of each seed by training set, with intervals of +-0.02; what is shown."""
+    names = [("big", name, seed, a) for name, values in sets.items() for seed, a in enumerate(values)]
+    rows = pd.DataFrame(names, columns=["model", "train_set", "seed", "a"])
+    rows["run"] = [f"{name}--s{seed}" for _, name, seed, _ in names]
+    rows = rows.assign(method="grpo", task="math", non_embedding_parameters=1e7)
+    curves = pd.concat([rows.assign(step=n, gradient_steps=n) for n in range(3)]).drop(columns=["a"])
+    curves = curves.assign(**{style.ENTROPY: 0.5, style.ACCURACY: 0.5})
+    law = rows.assign(a_low=rows["a"] - 0.02, a_high=rows["a"] + 0.02)
+    return {"law": law, "curves": curves, "runs": rows.drop(columns="a")}, {"fig13": set(rows["run"])}
+
+
+def test_seeds_that_lie_apart_are_no_difference_between_training_sets():
+    seeds = np.random.default_rng(0).normal(0.2, 0.1, size=(40, 2, 3))  # far beyond the fits' own intervals
+    found = [finding("data", "p of equal a", of_sets({"one": x, "two": y})) for x, y in seeds]
+    assert np.mean([entry.estimate.value < 0.05 for entry in found]) <= 0.1
+    assert np.mean([entry.met and entry.decided for entry in found]) <= 0.05
+    apart = finding("data", "p of equal a", of_sets({"one": [0.1, 0.12, 0.11], "two": [0.9, 0.93, 0.91]}))
+    assert apart.met
+    assert apart.decided
+
+
+def test_p_values_near_the_bound_and_those_of_single_seeds_decide_nothing():
+    single = finding("data", "p of equal a", of_sets({"one": [0.1], "two": [0.9]}))
+    assert single.met
+    assert not single.decided
+    one = np.array([-0.1, 0.0, 0.1])
+    for shift in (0.2, 0.23, 0.26):
+        near = finding("data", "p of equal a", of_sets({"one": one, "two": one + shift}))
+        assert near.estimate.value == pytest.approx(ttest_ind(one, one + shift).pvalue, rel=0.1)
+        assert 0.02 < near.estimate.value < 0.09
+        assert not near.decided
+
+
+def test_training_sets_are_compared_for_the_model_of_fig_13():
+    frames, shown = of_sets({"one": [0.1, 0.12], "two": [0.9, 0.93]})
+    larger = {"model": "huge", "train_set": "one", "run": "huge--s0", "non_embedding_parameters": 1e9}
+    frames = {name: pd.concat([frame, frame.iloc[:1].assign(**larger)]) for name, frame in frames.items()}
+    shown = {"fig13": {*shown["fig13"], "huge--s0"}}
+    assert finding("data", "p of equal a", (frames, shown)).estimate.runs == 4
 
 
 def test_claims_are_named_once_and_say_when_they_hold():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ...analysis.ceiling import ON, PASSED, TOO_FEW
 from ...figures import entropy_change, style
 from . import dynamics
 from .criteria import PERCENT, POINTS, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most
@@ -13,7 +14,6 @@ from .sweeps import largest_factor, largest_gap
 
 Measure = Callable[[Evidence], Estimate]
 EXPONENTIAL = "exponential"
-TOO_FEW, ON_CURVE, ABOVE_CURVE, ABOVE_CEILING = ("not enough points", "on curve", "above curve", "above ceiling")
 AS_GOOD = 2.0  # a difference in AICc below 2 is no evidence against a form (Burnham and Anderson 2002)
 
 
@@ -154,15 +154,15 @@ CLAIMS = (
             Criterion(
                 "share of runs on the baseline's curve",
                 above(0.5),
-                _verdicts(ON_CURVE),
-                _published_verdicts(ON_CURVE),
+                _verdicts(ON),
+                _published_verdicts(ON),
                 PERCENT,
             ),
             Criterion(
                 "share of runs above the baseline's ceiling, with the whole interval",
                 at_most(0.05),
-                _verdicts(ABOVE_CEILING),
-                _published_verdicts(ABOVE_CEILING),
+                _verdicts(PASSED),
+                _published_verdicts(PASSED),
                 PERCENT,
             ),
         ),
