@@ -179,7 +179,8 @@ def _add_run(add, pick, names, about, task):
     for level, value in ((0.125, pick(1, 3)), (0.5, 2), (0.875, pick(3, 1))):
         series[f"group_accuracy={level:g}"] = 0.001 * value * (1 + ripple)
     for name, values in series.items():
-        add("dynamics", pd.DataFrame(names | {"series": name, "step": STEPS, "value": values, "smooth": values}))
+        drawn = {"series": name, "step": STEPS, "value": values, "smooth": values, "window": 9}
+        add("dynamics", pd.DataFrame(names | drawn))
     positive, rank = pick(0.9, 0.2), pick(0.6, -0.4)
     summary = {"steps": 41, "positive_share": positive * wobble, "spearman": rank * wobble}
     summary |= {"positive_share_low": positive - 0.1, "positive_share_high": positive + 0.08}

@@ -28,7 +28,7 @@ from entropy_mechanism.report.claims.criteria import (
     below,
     between,
 )
-from entropy_mechanism.report.claims.dynamics import correlation, correlation_interval, normal_tail
+from entropy_mechanism.report.claims.dynamics import mean_correlation, normal_tail
 from entropy_mechanism.report.claims.evidence import NotMeasured, ending, mean, ratio, share
 
 RIGHT, WRONG = invent(True), invent(False)
@@ -102,7 +102,7 @@ def test_an_experiment_without_an_item_says_so(item):
 )
 def test_numbers_that_are_not_numbers_decide_nothing(kinds):
     frames, shown = SMALL
-    keep = {"step", "seed", "fraction", "step_size", "non_embedding_parameters", "updates_per_rollout"}
+    keep = {"step", "seed", "window", "fraction", "step_size", "non_embedding_parameters", "updates_per_rollout"}
     broken = {}
     for kind in kinds:
         numbers = [name for name in frames[kind].select_dtypes("number") if name not in keep]
@@ -341,15 +341,18 @@ def test_the_end_is_the_last_tenth():
     assert math.isnan(ending(pd.Series([math.nan])))
 
 
-def test_correlation_of_unrelated_series_rarely_excludes_zero():
+@pytest.mark.parametrize("window", [1, 9])
+def test_correlation_of_unrelated_series_rarely_excludes_zero(window):
     draws = np.random.default_rng(1)
     outside = 0
     for case in range(200):
-        x, y = draws.normal(size=60), draws.normal(size=60)
-        low, high = correlation_interval(x, y, str(case))
-        assert low <= correlation(x, y) <= high
-        outside += low > 0 or high < 0
-    assert outside < 30
+        noise = pd.DataFrame(draws.normal(size=(40, 2)))
+        run = rows(math.nan).assign(run=str(case))
+        pair = noise.rolling(window, center=True, min_periods=1).mean().to_numpy().T
+        found = mean_correlation({str(case): tuple(pair)}, run, window)
+        assert found.low <= found.value <= found.high
+        outside += found.low > 0 or found.high < 0
+    assert outside < 18  # 5 % are 10; with blocks as for series that are not smoothed it is twice as many
 
 
 def test_the_tail_of_a_normal_distribution_is_that_of_a_sample():
