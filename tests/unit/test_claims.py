@@ -345,14 +345,14 @@ def test_the_end_is_the_last_tenth():
 def test_correlation_of_unrelated_series_rarely_excludes_zero(window):
     draws = np.random.default_rng(1)
     outside = 0
-    for case in range(200):
-        noise = pd.DataFrame(draws.normal(size=(40, 2)))
+    for case in range(400):
+        noise = pd.DataFrame(draws.normal(size=(150, 2)))
         run = rows(math.nan).assign(run=str(case))
         pair = noise.rolling(window, center=True, min_periods=1).mean().to_numpy().T
         found = mean_correlation({str(case): tuple(pair)}, run, window)
         assert found.low <= found.value <= found.high
         outside += found.low > 0 or found.high < 0
-    assert outside < 18  # 5 % are 10; with blocks as for series that are not smoothed it is twice as many
+    assert outside < 30  # 5 % are 20; with blocks as for series that are not smoothed it is twice as many
 
 
 def test_the_tail_of_a_normal_distribution_is_that_of_a_sample():

@@ -38,8 +38,8 @@ def dynamics(
     column `covariance/response_accuracy_{k/G}`, `group_accuracy={k/G}`. `smooth` is the centred moving mean
     over `window` rollout steps (an odd number, which every row repeats), `low` and `high` are that mean -+ the
     population standard deviation in the same window: the spread of single steps, not the uncertainty of the mean.
-    Windows are cut at the ends of training and skip steps without a value, which also get no row; a step whose successor
-    was not logged has no difference.
+    Windows are cut at the ends of training and skip steps without a value, which also get no row; a step whose
+    successor was not logged has no difference.
 
     Covariances are those of `recorded` (the frame of token_covariances.parquet) at the steps it has, and those of
     `curves` at all others; `source` says which, `records` or `logged`.

@@ -117,12 +117,12 @@ class Bootstrap:
         """`name`, `name_low` and `name_high`: the statistic of equally long series and its interval.
 
         Series that are moving means over `smoothed` steps remember as many: blocks are twice as long at least, and
-        there is no interval where the series is no longer than one block.
+        there is no interval where a series has fewer than three of these.
         """
         value, low, high = float(statistic(*columns)), math.nan, math.nan
         points = len(columns[0])
-        block = max(default_block_length(points), 2 * smoothed if smoothed > 1 else 1) if points else 1
-        if points >= MINIMUM_POINTS and points > block and math.isfinite(value):
+        if points >= max(MINIMUM_POINTS, 6 * smoothed * (smoothed > 1)) and math.isfinite(value):
+            block = max(default_block_length(points), 2 * smoothed * (smoothed > 1))
             stream = generator(self.seed, self.run, name)
             index = moving_block_indices(points, self.resamples, stream, block)
             low, high = percentile_interval(statistic(*(column[index] for column in columns)))
