@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented_results import invent
+from scipy.stats import ttest_ind
 
-from entropy_mechanism.figures import style
+from entropy_mechanism.figures import entropy_change, style
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
     AGREES,
@@ -27,7 +28,7 @@ from entropy_mechanism.report.claims.criteria import (
     below,
     between,
 )
-from entropy_mechanism.report.claims.dynamics import correlation, correlation_interval, normal_tail
+from entropy_mechanism.report.claims.dynamics import mean_correlation, normal_tail
 from entropy_mechanism.report.claims.evidence import NotMeasured, ending, mean, ratio, share
 
 RIGHT, WRONG = invent(True), invent(False)
@@ -101,7 +102,7 @@ def test_an_experiment_without_an_item_says_so(item):
 )
 def test_numbers_that_are_not_numbers_decide_nothing(kinds):
     frames, shown = SMALL
-    keep = {"step", "seed", "fraction", "step_size", "non_embedding_parameters", "updates_per_rollout"}
+    keep = {"step", "seed", "window", "fraction", "step_size", "non_embedding_parameters", "updates_per_rollout"}
     broken = {}
     for kind in kinds:
         numbers = [name for name in frames[kind].select_dtypes("number") if name not in keep]
@@ -121,6 +122,82 @@ def test_only_the_runs_of_an_item_enter_its_claims():
     found = verdicts(frames, alone)["bought"].findings[0].estimate
     assert (found.runs, found.seeds) == (1, 1)
     assert found.value == pytest.approx(one.tail(math.ceil(0.1 * len(one))).mean() / one.iloc[0])
+
+
+def finding(key, start, world):
+    """The finding of a claim's criterion whose name starts so."""
+    (claim,) = (claim for claim in CLAIMS if claim.key == key)
+    (judged,) = judge([claim], Evidence(*world))
+    (found,) = (found for found in judged.findings if found.criterion.name.startswith(start))
+    return found
+
+
+def test_a_seed_with_one_coefficient_shows_no_sweep():
+    for start in ("highest over lowest final entropy by Clip", "rank correlation of Clip"):
+        assert finding("controllable", start, RIGHT).estimate.runs == 3
+    found = finding("controllable", "highest over lowest final entropy by Clip", RIGHT).estimate
+    fall = np.exp(-np.arange(41) / 6)[-5:].mean()  # the last tenth of 41 steps
+    highest, lowest = (level + (0.5 - level) * fall for level in (0.3, 0.05))
+    assert found.value == pytest.approx(highest / lowest, rel=1e-3)
+
+
+def test_noise_of_prompts_is_no_change_that_other_prefixes_make():
+    every, fall = 5, -0.01
+    noise = np.random.default_rng(0).normal(scale=0.03, size=41)
+    frames, shown = SMALL
+    curves = frames["curves"]
+    curves = curves.assign(**{entropy_change.ENTROPY: 1 + fall * curves["step"] + noise[curves["step"]]})
+    changes = frames["entropy_change"]
+    changes = changes[changes["step"] % every == 0].assign(same_prefix=fall)
+    measured = fall + np.append(np.diff(noise), np.nan)
+    changes = changes.assign(state_distribution=(measured - fall)[changes["step"]])
+    world = (frames | {"curves": curves, "entropy_change": changes}, shown)
+    found = finding("states", "entropy change over training", world).estimate
+    summed = changes[changes["run"] == changes["run"].iloc[0]][["state_distribution", "same_prefix"]].sum()
+    assert abs(summed["state_distribution"] / summed["same_prefix"]) > 0.5  # what the measured steps alone say
+    assert found.value < 0.1
+
+
+def of_sets(sets):
+    """Frames with fits whose a is that of each seed by training set, with intervals of +-0.02; what is shown."""
+    names = [("big", name, seed, a) for name, values in sets.items() for seed, a in enumerate(values)]
+    rows = pd.DataFrame(names, columns=["model", "train_set", "seed", "a"])
+    rows["run"] = [f"{name}--s{seed}" for _, name, seed, _ in names]
+    rows = rows.assign(method="grpo", task="math", non_embedding_parameters=1e7)
+    curves = pd.concat([rows.assign(step=n, gradient_steps=n) for n in range(3)]).drop(columns=["a"])
+    curves = curves.assign(**{style.ENTROPY: 0.5, style.ACCURACY: 0.5})
+    law = rows.assign(a_low=rows["a"] - 0.02, a_high=rows["a"] + 0.02)
+    return {"law": law, "curves": curves, "runs": rows.drop(columns="a")}, {"fig13": set(rows["run"])}
+
+
+def test_seeds_that_lie_apart_are_no_difference_between_training_sets():
+    seeds = np.random.default_rng(0).normal(0.2, 0.1, size=(40, 2, 3))  # far beyond the fits' own intervals
+    found = [finding("data", "p of equal a", of_sets({"one": x, "two": y})) for x, y in seeds]
+    assert np.mean([entry.estimate.value < 0.05 for entry in found]) <= 0.1
+    assert np.mean([entry.met and entry.decided for entry in found]) <= 0.05
+    apart = finding("data", "p of equal a", of_sets({"one": [0.1, 0.12, 0.11], "two": [0.9, 0.93, 0.91]}))
+    assert apart.met
+    assert apart.decided
+
+
+def test_p_values_near_the_bound_and_those_of_single_seeds_decide_nothing():
+    single = finding("data", "p of equal a", of_sets({"one": [0.1], "two": [0.9]}))
+    assert single.met
+    assert not single.decided
+    one = np.array([-0.1, 0.0, 0.1])
+    for shift in (0.2, 0.23, 0.26):
+        near = finding("data", "p of equal a", of_sets({"one": one, "two": one + shift}))
+        assert near.estimate.value == pytest.approx(ttest_ind(one, one + shift).pvalue, rel=0.1)
+        assert 0.02 < near.estimate.value < 0.09
+        assert not near.decided
+
+
+def test_training_sets_are_compared_for_the_model_of_fig_13():
+    frames, shown = of_sets({"one": [0.1, 0.12], "two": [0.9, 0.93]})
+    larger = {"model": "huge", "train_set": "one", "run": "huge--s0", "non_embedding_parameters": 1e9}
+    frames = {name: pd.concat([frame, frame.iloc[:1].assign(**larger)]) for name, frame in frames.items()}
+    shown = {"fig13": {*shown["fig13"], "huge--s0"}}
+    assert finding("data", "p of equal a", (frames, shown)).estimate.runs == 4
 
 
 def test_claims_are_named_once_and_say_when_they_hold():
@@ -264,15 +341,18 @@ def test_the_end_is_the_last_tenth():
     assert math.isnan(ending(pd.Series([math.nan])))
 
 
-def test_correlation_of_unrelated_series_rarely_excludes_zero():
+@pytest.mark.parametrize("window", [1, 9])
+def test_correlation_of_unrelated_series_rarely_excludes_zero(window):
     draws = np.random.default_rng(1)
     outside = 0
-    for case in range(200):
-        x, y = draws.normal(size=60), draws.normal(size=60)
-        low, high = correlation_interval(x, y, str(case))
-        assert low <= correlation(x, y) <= high
-        outside += low > 0 or high < 0
-    assert outside < 30
+    for case in range(400):
+        noise = pd.DataFrame(draws.normal(size=(150, 2)))
+        run = rows(math.nan).assign(run=str(case))
+        pair = noise.rolling(window, center=True, min_periods=1).mean().to_numpy().T
+        found = mean_correlation({str(case): tuple(pair)}, run, window)
+        assert found.low <= found.value <= found.high
+        outside += found.low > 0 or found.high < 0
+    assert outside < 30  # 5 % are 20; with blocks as for series that are not smoothed it is twice as many
 
 
 def test_the_tail_of_a_normal_distribution_is_that_of_a_sample():

@@ -25,7 +25,7 @@ RECORDS, LOGGED = "records", "logged"
 
 DYNAMICS_COLUMNS = [
     *("run", "model", "method", "seed", "series", "step", "gradient_steps", "source"),
-    *("value", "smooth", "low", "high"),
+    *("value", "smooth", "window", "low", "high"),
 ]
 
 
@@ -36,10 +36,10 @@ def dynamics(
 
     Series: `covariance` (Eq. 8-9), `minus_entropy_difference` (H_t - H_t+1 in nats, at step t) and, for each
     column `covariance/response_accuracy_{k/G}`, `group_accuracy={k/G}`. `smooth` is the centred moving mean
-    over `window` rollout steps (an odd number), `low` and `high` are that mean -+ the population standard
-    deviation in the same window: the spread of single steps, not the uncertainty of the mean. Windows are
-    cut at the ends of training and skip steps without a value, which also get no row; a step whose successor
-    was not logged has no difference.
+    over `window` rollout steps (an odd number, which every row repeats), `low` and `high` are that mean -+ the
+    population standard deviation in the same window: the spread of single steps, not the uncertainty of the mean.
+    Windows are cut at the ends of training and skip steps without a value, which also get no row; a step whose
+    successor was not logged has no difference.
 
     Covariances are those of `recorded` (the frame of token_covariances.parquet) at the steps it has, and those of
     `curves` at all others; `source` says which, `records` or `logged`.
@@ -95,4 +95,6 @@ def _covariance_columns(names: Iterable[str]) -> dict[str, str]:
 def _smoothed(values: pd.Series, window: int) -> pd.DataFrame:
     rolling = values.rolling(window, center=True, min_periods=1)
     mean, spread = rolling.mean(), rolling.std(ddof=0)
-    return pd.DataFrame({"value": values, "smooth": mean, "low": mean - spread, "high": mean + spread})
+    return pd.DataFrame(
+        {"value": values, "smooth": mean, "window": window, "low": mean - spread, "high": mean + spread}
+    )

@@ -111,14 +111,22 @@ class Bootstrap:
         """Draw `resamples` times with streams of `seed` and `run`."""
         self.resamples, self.seed, self.run = resamples, seed, run
 
-    def __call__(self, name: str, statistic: Statistic, *columns: np.ndarray) -> dict[str, float]:
-        """`name`, `name_low` and `name_high`: the statistic of equally long series and its interval."""
+    def __call__(
+        self, name: str, statistic: Statistic, *columns: np.ndarray, smoothed: int = 1
+    ) -> dict[str, float]:
+        """`name`, `name_low` and `name_high`: the statistic of equally long series and its interval.
+
+        Series that are moving means over `smoothed` steps remember as many: blocks are twice as long at least, and
+        there is no interval where a series has fewer than three of these.
+        """
         value, low, high = float(statistic(*columns)), math.nan, math.nan
-        if len(columns[0]) >= MINIMUM_POINTS and math.isfinite(value):
+        points = len(columns[0])
+        if points >= max(MINIMUM_POINTS, 6 * smoothed * (smoothed > 1)) and math.isfinite(value):
+            block = max(default_block_length(points), 2 * smoothed * (smoothed > 1))
             stream = generator(self.seed, self.run, name)
-            index = moving_block_indices(len(columns[0]), self.resamples, stream)
+            index = moving_block_indices(points, self.resamples, stream, block)
             low, high = percentile_interval(statistic(*(column[index] for column in columns)))
-            blocks = len(columns[0]) / default_block_length(len(columns[0]))
+            blocks = points / block
             stretch = t.ppf(0.975, blocks - 1) / norm.ppf(0.975) * math.sqrt(blocks / (blocks - 1))
             low, high = value - stretch * (value - low), value + stretch * (high - value)
             if statistic in (pearson, spearman):
@@ -182,7 +190,7 @@ def _of_changes(changes: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, float]
         found |= fitted | {f"{kind}_r2": 1 - float(residual @ residual) / about_mean if about_mean else math.nan}
     for kind in MEANS:
         values = changes[kind].dropna().to_numpy(dtype=float)
-        found |= bootstrap(f"mean_{kind}", _mean, values)
+        found |= bootstrap(f"mean_{kind}", average, values)
     return found
 
 
@@ -236,5 +244,6 @@ def slope_through_origin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(squares > 0, (x * y).sum(-1) / squares, np.nan)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def average(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis; NaN of nothing."""
     return values.mean(-1) if values.shape[-1] else np.array(np.nan)

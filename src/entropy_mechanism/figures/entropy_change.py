@@ -66,17 +66,29 @@ def data(frames: style.Frames) -> pd.DataFrame:
     return style.stack([*parts, *_split(frames, shown[0]), *_slopes(frames)])
 
 
-def _split(frames: style.Frames, run: str) -> list[pd.DataFrame]:
-    curve = frames["curves"].query("run == @run").sort_values("step")
-    changes = frames["entropy_change"].query("run == @run").set_index("step").sort_index()
-    smooth = curve.set_index("step")[ENTROPY].rolling(SMOOTHING, center=True, min_periods=1).mean()
-    steps, all_of_it = smooth.index, smooth - smooth.iloc[0]
-    # A measured step stands for itself and those up to the next that is due; one that was due and has no value had
-    # no update. What has happened before a step is the sum of the steps before it.
+def smoothed(values: pd.Series) -> pd.Series:
+    """Running mean over `SMOOTHING` steps, of fewer at the ends."""
+    return values.rolling(SMOOTHING, center=True, min_periods=1).mean()
+
+
+def sums_before(steps: pd.Index, changes: pd.DataFrame) -> pd.DataFrame:
+    """Sums of `same_prefix` and `predicted` over all steps of a run before each of `steps`, which are all it made.
+
+    `changes` are the run's rows of entropy_change.parquet. A measured step stands for itself and those up to the
+    next that is due; one that was due and has no value had no update.
+    """
+    changes = changes.set_index("step").sort_index()
     due = int(np.diff(changes.index).min()) if len(changes) > 1 else len(steps)
     each = changes.reindex(steps)[["same_prefix", "predicted"]]
     each = (each.ffill(limit=due - 1) if due > 1 else each).fillna(0.0)
-    sums = each.cumsum().shift(1, fill_value=0.0)
+    return each.cumsum().shift(1, fill_value=0.0)
+
+
+def _split(frames: style.Frames, run: str) -> list[pd.DataFrame]:
+    curve = frames["curves"].query("run == @run").sort_values("step")
+    smooth = smoothed(curve.set_index("step")[ENTROPY])
+    all_of_it = smooth - smooth.iloc[0]
+    sums = sums_before(smooth.index, frames["entropy_change"].query("run == @run"))
     series = {
         "all": all_of_it,
         "same prefixes": sums["same_prefix"],

@@ -19,13 +19,13 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 PANEL = "train sets"
 
 
-def _points(frames: style.Frames) -> pd.DataFrame:
+def points(frames: style.Frames) -> pd.DataFrame:
     """GRPO validations on mathematics of the model with most training sets, then the largest."""
-    points = series.baseline_points(frames, "math")
-    counts = points.groupby("model")["train_set"].nunique()
-    points = points[points["model"].isin(counts.index[counts == counts.max()])]
-    points = style.largest_model(points, series.need(frames, "runs", "model", "non_embedding_parameters"))
-    return points.sort_values(["train_set", "seed", "step"], kind="stable").assign(
+    found = series.baseline_points(frames, "math")
+    counts = found.groupby("model")["train_set"].nunique()
+    found = found[found["model"].isin(counts.index[counts == counts.max()])]
+    found = style.largest_model(found, series.need(frames, "runs", "model", "non_embedding_parameters"))
+    return found.sort_values(["train_set", "seed", "step"], kind="stable").assign(
         panel=PANEL, series=lambda frame: frame["train_set"]
     )
 
@@ -42,7 +42,7 @@ def _published() -> list[pd.DataFrame]:
 
 def data(frames: style.Frames) -> pd.DataFrame:
     """Dots and curves per training set, and the paper's dots."""
-    ours = law_panels.law_rows(_points(frames), series.need(frames, "law", "run", "a", "b"))
+    ours = law_panels.law_rows(points(frames), series.need(frames, "law", "run", "a", "b"))
     return style.stack([ours, *_published()] if len(ours) else [])
 
 
@@ -59,5 +59,5 @@ def draw(frames: style.Frames) -> Figure:
         name: style.Look(name, _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
         for i, name in enumerate(sets)
     }
-    law_panels.draw_law(axes, drawn, looks, style.model_label(_points(frames)["model"].iloc[0]))
+    law_panels.draw_law(axes, drawn, looks, style.model_label(points(frames)["model"].iloc[0]))
     return figure

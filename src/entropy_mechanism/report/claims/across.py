@@ -1,17 +1,18 @@
 """The paper's claims about the coefficients of several runs: Section 2.5 and Appendix C, Fig 6, 7 and 13."""
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
 from scipy import stats
 
-from ...figures import style
+from ...analysis.common_law import ONE, TOO_FEW
+from ...figures import fig13, style
 from .criteria import PERCENT, Claim, Criterion, above, at_least, below
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, fewest_seeds, share
 from .law import MATH
 
 Measure = Callable[[Evidence], Estimate]
-ONE_CURVE, TOO_FEW = "one curve", "not enough points"
 
 
 def groups_of(evidence: Evidence) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def groups_of(evidence: Evidence) -> pd.DataFrame:
 
 def _one_curve(evidence: Evidence) -> Estimate:
     rows = groups_of(evidence)
-    found = share(rows, rows["verdict"] == ONE_CURVE, "group of runs")
+    found = share(rows, rows["verdict"] == ONE, "group of runs")
     seeds = _seeds_of(evidence, ("fig06", "common_law"))
     basis = f"{found.basis}, smallest p {rows['p'].min():.2g}"
     return Estimate(found.value, found.low, found.high, found.runs, seeds, basis)
@@ -85,31 +86,53 @@ def _published_left_out(coefficient: str) -> Callable[[Evidence], float]:
 
 
 def _heterogeneity(coefficient: str) -> Measure:
-    """p-value of Cochran's Q: whether the runs' intervals are too far apart for one common value."""
+    """p-value of equal coefficients on all training sets of the model of Fig 13, its runs being seeds of them.
+
+    The variance of a run is that of its fit, from its interval, and that between seeds, which the sets with
+    several seeds tell: with it Cochran's Q over the sets, by its degrees of freedom, is distributed nearly as F.
+    The interval of p has that variance at the ends of its own interval, so that it crosses the bound where the
+    result hangs on how well that is known. Without several seeds anywhere p takes two seeds for two training sets,
+    and there is no interval.
+    """
 
     def measure(evidence: Evidence) -> Estimate:
         names = [coefficient, f"{coefficient}_low", f"{coefficient}_high"]
-        rows = style.of_method(evidence.table("law", [*IDENTITY, *names], ("fig13",)))
-        rows = style.largest_model(rows, evidence.table("runs", ["model", "non_embedding_parameters"]))
-        rows = rows.dropna(subset=names)
-        by_set = rows.groupby("train_set")
-        if by_set.ngroups < 2:
-            raise NotMeasured("fewer than two training sets with a fit")
-        spread = rows.assign(error=(rows[names[2]] - rows[names[1]]) / (2 * 1.96))
-        spread = spread[spread["error"] > 0]
-        if spread["train_set"].nunique() < 2:
-            raise NotMeasured("the fits have no intervals")
-        weights = 1 / spread["error"] ** 2
-        sums = pd.DataFrame({"set": spread["train_set"], "w": weights, "wx": weights * spread[coefficient]})
-        sums = sums.groupby("set").sum()
-        centres = sums["wx"] / sums["w"]
-        common = sums["wx"].sum() / sums["w"].sum()
-        q = float((sums["w"] * (centres - common) ** 2).sum())
-        p = float(stats.chi2.sf(q, len(sums) - 1))
-        basis = f"{len(sums)} training sets, {coefficient} from {centres.min():.2f} to {centres.max():.2f}"
-        return Estimate(p, p, p, len(spread), fewest_seeds(spread), basis)
+        rows = evidence.table("law", [*IDENTITY, *names], ("fig13",)).dropna(subset=names)
+        runs = evidence.table("runs", ["run", "model", "task", "non_embedding_parameters"])
+        curves = evidence.table("curves", [*IDENTITY, "step", style.ENTROPY, style.ACCURACY])
+        rows = rows[rows["run"].isin(fig13.points({"runs": runs, "curves": curves})["run"])]
+        rows = rows.assign(error=(rows[names[2]] - rows[names[1]]) / (2 * 1.96))
+        rows = rows[rows["error"] > 0]
+        if rows["train_set"].nunique() < 2:
+            raise NotMeasured("fewer than two training sets with a fit and its interval")
+        value, low, high = _p_of_equal(rows["train_set"], rows[coefficient], rows["error"])
+        means = rows.groupby("train_set")[coefficient].mean()
+        basis = f"{len(means)} training sets, {coefficient} from {means.min():.2f} to {means.max():.2f}"
+        return Estimate(value, low, high, len(rows), fewest_seeds(rows), basis)
 
     return measure
+
+
+def _p_of_equal(sets: pd.Series, values: pd.Series, errors: pd.Series) -> tuple[float, float, float]:
+    """p-value of equal means of all sets, and its lowest and highest for the variance between seeds (or NaN)."""
+    grouped = values.groupby(sets)
+    freedom, above = len(values) - grouped.ngroups, grouped.ngroups - 1
+    several = grouped.transform("size") > 1
+    found = float(((values - grouped.transform("mean")) ** 2).sum()) / freedom if freedom else 0.0
+    of_fits = float((errors[several] ** 2).mean()) if freedom else 0.0
+
+    def statistic(scale: float) -> float:
+        weights = 1 / (errors**2 + max(0.0, scale * found - of_fits))
+        weight = weights.groupby(sets).sum()
+        centres = (weights * values).groupby(sets).sum() / weight
+        return float((weight * (centres - (weight * centres).sum() / weight.sum()) ** 2).sum())
+
+    if not freedom:
+        return float(stats.chi2.sf(statistic(1), above)), math.nan, math.nan
+    p = float(stats.f.sf(statistic(1) / above, above, freedom))
+    ends = [freedom / stats.chi2.ppf(level, freedom) for level in (0.975, 0.025)]
+    low, high = (float(stats.chi2.sf(statistic(scale), above)) for scale in ends)
+    return p, min(low, p), max(high, p)
 
 
 CLAIMS = (

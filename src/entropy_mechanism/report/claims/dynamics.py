@@ -1,29 +1,26 @@
 """The paper's claims about covariance: Section 3 up to the theorems, Fig 8 and Table 1."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ...analysis.dynamics_summary import Bootstrap, average, pearson
 from ...figures import published, style, table1
-from ...statistics import generator, moving_block_indices, percentile_interval
 from .criteria import PERCENT, PLAIN, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most, between
 from .evidence import (
     IDENTITY,
-    NAN,
-    RESAMPLES,
     Estimate,
     Evidence,
     NotMeasured,
-    block_interval,
     counted,
     mean,
     share,
 )
 
 COVARIANCE, LOSS, GROUP = "covariance", "minus_entropy_difference", "group_accuracy="
+RESAMPLES = 1000
 Measure = Callable[[Evidence], Estimate]
 
 
@@ -50,37 +47,24 @@ def _summarised(column: str) -> Measure:
     return measure
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation of two series; NaN where it is undefined or has fewer than four points."""
-    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 3 and np.ptp(x) > 0 and np.ptp(y) > 0 else NAN
+def mean_correlation(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], runs: pd.DataFrame, smoothed: int = 1
+) -> Estimate:
+    """Mean over runs of the correlation of two series (by run); that of a single run has its own interval.
 
-
-def correlation_interval(x: np.ndarray, y: np.ndarray, label: str) -> tuple[float, float]:
-    """Its interval by moving blocks of the points in their order; (NaN, NaN) where it is undefined."""
-    if math.isnan(correlation(x, y)):
-        return NAN, NAN
-    rows = moving_block_indices(len(x), RESAMPLES, generator(0, label))
-    centred = [values[rows] - values[rows].mean(axis=1, keepdims=True) for values in (x, y)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        products = (centred[0] * centred[1]).sum(axis=1)
-        replicates = products / np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    return percentile_interval(replicates)
-
-
-def mean_correlation(pairs: dict[str, tuple[np.ndarray, np.ndarray]], runs: pd.DataFrame) -> Estimate:
-    """Mean over runs of the correlation of two series (by run); that of a single run has its own interval."""
+    `smoothed`: steps of the moving mean that both series are.
+    """
     rows = runs[runs["run"].isin(pairs)].drop_duplicates("run")
-    rows = rows.assign(value=[correlation(*pairs[run]) for run in rows["run"]]).dropna(subset=["value"])
+    rows = rows.assign(value=[float(pearson(*pairs[run])) for run in rows["run"]]).dropna(subset=["value"])
     if len(rows) == 1:
-        run = rows["run"].iloc[0]
-        low, high = correlation_interval(*pairs[run], label=str(run))
-        rows = rows.assign(low=low, high=high)
-    return mean(rows, "value", within=("low", "high"))
+        run = str(rows["run"].iloc[0])
+        rows = rows.assign(**Bootstrap(RESAMPLES, 0, run)("value", pearson, *pairs[run], smoothed=smoothed))
+    return mean(rows, "value", within=("value_low", "value_high"))
 
 
 def _smoothed(evidence: Evidence) -> Estimate:
     """Correlation of the two smoothed curves of Fig 8 left, as far as they can be compared with the paper's."""
-    columns = ["run", "method", "seed", "series", "step", "smooth"]
+    columns = ["run", "method", "seed", "series", "step", "smooth", "window"]
     wanted = set(_on_policy(_summary(evidence, [], ("fig08",)))["run"])
     series = evidence.table("dynamics", columns, ("fig08",))
     series = series[series["run"].isin(wanted) & series["series"].isin([COVARIANCE, LOSS])]
@@ -88,7 +72,8 @@ def _smoothed(evidence: Evidence) -> Estimate:
     for run, group in series.groupby("run", sort=False):
         wide = group.pivot_table(index="step", columns="series", values="smooth")
         pairs[run] = tuple(wide.reindex(columns=[COVARIANCE, LOSS]).dropna().to_numpy(float).T)
-    return mean_correlation(pairs, evidence.table("runs", IDENTITY))
+    window = int(series["window"].max()) if len(series) else 1
+    return mean_correlation(pairs, evidence.table("runs", IDENTITY), window)
 
 
 def _published_left() -> pd.DataFrame:
@@ -126,9 +111,9 @@ def _easier(harder: str, easier: str) -> Measure:
         runs = evidence.table("runs", IDENTITY).drop_duplicates("run")
         rows = runs.join(means, on="run", how="inner")
         if len(rows) == 1:
-            low, high = block_interval(steps["difference"].to_numpy(float), str(rows["run"].iloc[0]))
-            rows = rows.assign(low=low, high=high)
-        return mean(rows, "value", within=("low", "high"))
+            bootstrap = Bootstrap(RESAMPLES, 0, str(rows["run"].iloc[0]))
+            rows = rows.assign(**bootstrap("value", average, steps["difference"].to_numpy(float)))
+        return mean(rows, "value", within=("value_low", "value_high"))
 
     return measure
 

@@ -12,12 +12,10 @@ import pandas as pd
 from scipy import stats
 
 from ...figures import style
-from ...statistics import generator, moving_block_indices, percentile_interval
 
 IDENTITY = ["run", "model", "train_set", "method", "seed"]
 PAIR = ["model", "train_set", "seed"]
 LAST_SHARE = 0.1  # the end of training is the mean over this last share of what was measured: one step is noisy
-RESAMPLES = 1000
 NAN = math.nan
 
 
@@ -202,11 +200,3 @@ def share(rows: pd.DataFrame, holds: pd.Series, noun: str = "run", exact: bool =
     if exact:
         return Estimate(count / total, runs=total, seeds=seeds, basis=basis, exact=True)
     return Estimate(count / total, float(interval.low), float(interval.high), total, seeds, basis)
-
-
-def block_interval(values: np.ndarray, label: str) -> tuple[float, float]:
-    """Interval of the mean of an ordered series by moving blocks; (NaN, NaN) for fewer than four values."""
-    if len(values) < 4:
-        return NAN, NAN
-    rows = moving_block_indices(len(values), RESAMPLES, generator(0, label))
-    return percentile_interval(values[rows].mean(axis=1))

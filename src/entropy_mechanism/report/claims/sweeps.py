@@ -13,6 +13,7 @@ from .evidence import PAIR, Estimate, Evidence, NotMeasured, mean, paired, ratio
 
 Measure = Callable[[Evidence], Estimate]
 ONE_POINT = 0.01
+COEFFICIENTS = 3  # that a seed needs to count as a sweep
 
 
 def sweep(evidence: Evidence, item: str, read: Callable[[dict, dict], float | None]) -> pd.DataFrame:
@@ -102,28 +103,37 @@ def _strongest_costs(evidence: Evidence) -> Estimate:
     return mean(pairs, pairs["accuracy_end"] - pairs["accuracy_end_grpo"], "pair")
 
 
+def _whole_sweeps(evidence: Evidence, item: str, read: Callable) -> pd.DataFrame:
+    """Rows of `sweep` whose model, training set and seed have three coefficients or more.
+
+    With fewer, the seed shows no sweep: of a single coefficient the highest is the lowest entropy.
+    """
+    rows = sweep(evidence, item, read).dropna(subset=["entropy_end"])
+    rows = rows[rows.groupby(PAIR)["coefficient"].transform("nunique") >= COEFFICIENTS]
+    if rows.empty:
+        raise NotMeasured("fewer than three coefficients were tried with one seed")
+    return rows
+
+
 def _monotone(item: str, read: Callable) -> Measure:
     """Rank correlation of coefficient and entropy at the end, for each model, training set and seed."""
 
     def measure(evidence: Evidence) -> Estimate:
-        rows = sweep(evidence, item, read)
         found = []
-        for identity, group in rows.groupby(PAIR):
-            if group["coefficient"].nunique() >= 3 and group["entropy_end"].nunique() > 1:
-                value = float(stats.spearmanr(group["coefficient"], group["entropy_end"]).statistic)
-                found.append({**dict(zip(PAIR, identity, strict=True)), "value": value})
-        if not found:
-            raise NotMeasured("fewer than three coefficients were tried with one seed")
+        for identity, group in _whole_sweeps(evidence, item, read).groupby(PAIR):
+            constant = group["entropy_end"].nunique() < 2
+            statistic = math.nan if constant else stats.spearmanr(group["coefficient"], group["entropy_end"])[0]
+            found.append({**dict(zip(PAIR, identity, strict=True)), "value": float(statistic)})
         return mean(pd.DataFrame(found), "value", "sweep")
 
     return measure
 
 
 def _range(item: str, read: Callable) -> Measure:
-    """Highest over lowest entropy at the end that the coefficients reach, mean over seeds."""
+    """Highest over lowest entropy at the end that the coefficients reach, mean over seeds with three or more."""
 
     def measure(evidence: Evidence) -> Estimate:
-        rows = sweep(evidence, item, read)
+        rows = _whole_sweeps(evidence, item, read)
         ends = rows.groupby([*PAIR, "coefficient"])["entropy_end"].mean().unstack()
         spread = ends.agg(["max", "min"], axis=1).reset_index()
         return ratio(spread, "max", "min", "sweep")
