@@ -170,8 +170,8 @@ def _import(device: str) -> Any:
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(
-            f"`compute` asks for engine vllm, which cannot be imported here ({error}). `make slurm GPU=1` makes an "
-            f"environment with vllm {VLLM_VERSION} for GPUs (.venv-slurm), `make vllm` one for the CPU "
+            f"`compute` asks for engine vllm, which cannot be imported here ({error}). `make slurm GPU=1` makes "
+            f"an environment with vllm {VLLM_VERSION} for GPUs (.venv-slurm), `make vllm` one for the CPU "
             "(.venv-vllm); or set engine: transformers"
         ) from None
     if current_platform.device_type != device:
