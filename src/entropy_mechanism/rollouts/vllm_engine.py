@@ -53,8 +53,8 @@ class VllmEngine:
         With several `ranks`, every one makes an engine, and `tensor_parallel` neighbours are one. With one rank,
         `tensor_parallel` beyond 1 starts workers of its own, which cannot take over other weights.
 
-        Raises ValueError for what would fail again: no vLLM, one for another device, a model it cannot run.
-        Raises `EngineError` when the machine refuses, as with too little memory.
+        Raises ValueError for what would fail again: a model that vLLM cannot run.
+        Raises `EngineError` when the machine refuses: no vLLM, one for another device, too little memory.
         """
         os.environ |= _FIXED
         for name, value in _USUAL.items():
@@ -164,18 +164,18 @@ class VllmEngine:
 
 
 def _import(device: str) -> Any:
-    """vLLM's `LLM`, made for this device. Raises ValueError when there is none."""
+    """vLLM's `LLM`, made for this device. Raises `EngineError` when there is none: another node may have it."""
     try:
         from vllm import LLM
         from vllm.platforms import current_platform
     except ImportError as error:
-        raise ValueError(
-            f"`compute` asks for engine vllm, which cannot be imported here ({error}). For the CPU, `make vllm` "
-            f"makes an environment with it (.venv-vllm); on a GPU, install vllm=={VLLM_VERSION} beside this "
-            "project; or set engine: transformers"
+        raise EngineError(
+            f"`compute` asks for engine vllm, which cannot be imported here ({error}). `make slurm GPU=1` makes "
+            f"an environment with vllm {VLLM_VERSION} for GPUs (.venv-slurm), `make vllm` one for the CPU "
+            "(.venv-vllm); or set engine: transformers"
         ) from None
     if current_platform.device_type != device:
-        raise ValueError(
+        raise EngineError(
             f"`compute` asks for device {device} and engine vllm, and the vLLM installed here is for "
             f"{current_platform.device_type or 'no device of this machine'}; install the one for {device}, or set "
             "engine: transformers"
