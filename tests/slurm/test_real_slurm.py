@@ -14,9 +14,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 LOCAL = ("--profile", "workflow/profiles/local")
 SLURM = ("--profile", "slurm", "--profile", "site.yaml")
 SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
-PAIR = (
-    "pair--train--grpo--s4"  # where a run trains is no part of its identity, so the seed tells it from the others
-)
+PAIR = "pair--train--grpo--s4"  # a seed of its own: where a run trains is no part of its identity
 STEPS = 60
 
 
