@@ -122,7 +122,8 @@ def invent(right=True, seeds=(0, 1, 2)):
         ):
             row = {"fraction": fraction, "predictor": predictor, "direction": direction}
             add("published_forecasts", names | row | {"rmse": error, "final_error": error})
-        add("published_ceiling", names | {"method": "kl-cov", "verdict": "above ceiling"})
+        distance = {"residual_low": 0.09, "residual_high": 0.1, "excess_high": 0.1}
+        add("published_ceiling", names | distance | {"method": "kl-cov", "verdict": "above ceiling"})
     frames = {
         kind: pd.concat(rows, ignore_index=True) if isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
         for kind, rows in parts.items()
@@ -199,7 +200,14 @@ def _add_run(add, pick, names, about, task):
     for form, delta, error in (("exponential", pick(0.0, 20.0), pick(0.01, 0.03)), ("log", pick(5.0, 0.0), 0.01)):
         add("forms", names | {"form": form, "delta_aicc_effective": delta, "blocked_rmse": error})
     if method != "grpo":
-        add("ceiling", names | {"baseline": "grpo", "verdict": pick("on curve", "above ceiling")})
+        judged = {"baseline": "grpo", "verdict": pick("on curve", "above ceiling")}
+        judged |= {
+            "residual": pick(0.0, 0.06),
+            "residual_low": pick(-0.01, 0.05),
+            "residual_high": pick(0.01, 0.07),
+        }
+        judged |= {"excess_low": pick(-0.05, 0.01), "excess_high": pick(-0.01, 0.03)}
+        add("ceiling", names | judged)
     if "cov" in method:
         difference = pick(0.05, -0.05) * wobble
         for benchmark in ("pooled", "macro"):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ...figures import fig02, fig05, published, style
 from .criteria import PERCENT, PLAIN, POINTS, Claim, Criterion, above, at_least, at_most
-from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, share
+from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, ratio, share
 
 MATH, CODE = "math", "code"
 Measure = Callable[[Evidence], Estimate]
@@ -17,7 +17,7 @@ Measure = Callable[[Evidence], Estimate]
 
 def _entropy_left(evidence: Evidence) -> Estimate:
     ends = evidence.ends_of(("fig01",), style.BASELINE)
-    return mean(ends, ends["entropy_end"] / ends["entropy_first"])
+    return ratio(ends, "entropy_end", "entropy_first", "run")
 
 
 def _gain(evidence: Evidence) -> Estimate:
