@@ -72,21 +72,25 @@ def invent(right=True, seeds=(0, 1, 2)):
         for method, about in plan(right).items():
             if train_set != "chains" and method != "grpo":
                 continue
-            items = {"chains": about["items"], "hard-chains": ["fig13"], "programs": ["fig04", "fig05"]}[train_set]
+            items = {"chains": about["items"], "hard-chains": ["fig13"], "programs": ["fig04", "fig05", "fig07"]}[
+                train_set
+            ]
             for seed in (*seeds, *about["more_seeds"]):
                 run = f"big--{train_set}--{method}--s{seed}"
                 names = {"run": run, "model": "big", "train_set": train_set, "method": method, "seed": seed}
                 for item in items:
                     shown.setdefault(item, set()).add(run)
                 _add_run(add, pick, names, about, task)
-    for coefficient in "ab":
-        for model, size in SIZES.items():
-            slope = pick(0.05, -0.05)
-            row = {"task": "math", "coefficient": coefficient, "model": model, "non_embedding_parameters": size}
-            row |= {"slope": slope, "slope_low": slope - 0.01, "slope_high": slope + 0.01}
-            row |= {"left_out_error": pick(0.01, 0.3), "left_out_error_of_mean": 0.2}
-            add("size_law", row)
-            add("published_size_law", row | {"slope": 0.046 if coefficient == "a" else 0.116})
+    for task in ("math", "code"):
+        for coefficient in "ab":
+            for model, size in SIZES.items():
+                slope = pick(0.05, -0.05)
+                row = {"task": task, "coefficient": coefficient, "model": model, "non_embedding_parameters": size}
+                row |= {"slope": slope, "slope_low": slope - 0.01, "slope_high": slope + 0.01}
+                row |= {"left_out_error": pick(0.01, 0.3), "left_out_error_of_mean": 0.2}
+                add("size_law", row)
+                if task == "math":
+                    add("published_size_law", row | {"slope": 0.046 if coefficient == "a" else 0.116})
     test = {"model": "big", "train_set": "chains", "p": pick(0.6, 0.001)}
     for method in ("grpo", "rloo", "common"):
         add("common_law", test | {"method": method, "verdict": pick("one curve", "several curves")})

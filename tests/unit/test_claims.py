@@ -270,6 +270,16 @@ def test_scopes_are_compared_with_the_default_and_beside_what_seeds_differ_by():
     assert not finding("scope", "factor between final entropies of the default", (world[0], alone)).decided
 
 
+def test_sizes_are_judged_on_each_task():
+    frames, shown = RIGHT
+    law = frames["size_law"]
+    sinking = frames | {"size_law": law.assign(slope=law["slope"].mask(law["task"] == "code", -0.05))}
+    assert finding("size", "slope of a per unit of ln parameters, math", (sinking, shown)).met
+    assert not finding("size", "slope of a per unit of ln parameters, code", (sinking, shown)).met
+    math_alone = frames | {"size_law": law[law["task"] == "math"]}
+    assert finding("size", "slope of a per unit of ln parameters, code", (math_alone, shown)).met is None
+
+
 def test_ratios_are_averaged_by_their_logarithms():
     frames, shown = RIGHT
     forms = frames["forms"]
@@ -469,5 +479,5 @@ def test_published_numbers_are_those_of_the_paper():
     assert (near, above_ceiling) == ("0 of 3 in its own Fig 11", "3 of 3 in its own Fig 11")
     assert found["form", "error on blocks left out, over that of the best form"] == "3 times"
     assert [text for (key, _), text in found.items() if key == "backwards"] == ["7 times"]
-    assert found["size", "slope of b per unit of ln parameters"] == "0.116"
+    assert found["size", "slope of b per unit of ln parameters, math"] == "0.116"
     assert found["law", "residual error of the fit"] == "1.5 points"
