@@ -10,6 +10,7 @@ from invented_results import invent
 from scipy.stats import ttest_ind
 
 from entropy_mechanism.figures import entropy_change, style
+from entropy_mechanism.figures.series import ending
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
     AGREES,
@@ -30,7 +31,7 @@ from entropy_mechanism.report.claims.criteria import (
     between,
 )
 from entropy_mechanism.report.claims.dynamics import mean_correlation, normal_tail
-from entropy_mechanism.report.claims.evidence import NotMeasured, ending, mean, ratio, share
+from entropy_mechanism.report.claims.evidence import NotMeasured, mean, of_settings, ratio, share
 
 RIGHT, WRONG = invent(True), invent(False)
 SMALL = invent(True, seeds=(0,))
@@ -427,6 +428,26 @@ def test_a_share_has_wilsons_interval():
         (centre - half / (1 + z * z / n), centre + half / (1 + z * z / n))
     )
     assert found.basis == "3 of 4 runs"
+
+
+def test_models_weigh_alike_however_many_seeds_they_have():
+    frame = pd.concat([rows(1.0, 2.0, 3.0), rows(6.0).assign(model="n")])
+    found = of_settings(frame, "x")
+    assert found.value == 4
+    assert (found.runs, found.seeds, found.basis) == (4, 1, "mean of 2 settings")
+    assert of_settings(rows(1.0, 2.0, 3.0), "x") == mean(rows(1.0, 2.0, 3.0), "x")
+    frames, shown = RIGHT
+    left = frames["consumption"]
+    more = left[left["train_set"] == "chains"].query("method == 'grpo' and seed == 0")
+    run = "huge--chains--grpo--s0"
+    more = more.assign(model="huge", run=run, entropy_left=1.0)
+    known = frames["runs"]
+    world = frames | {
+        "consumption": pd.concat([left, more]),
+        "runs": pd.concat([known, known.iloc[:1].assign(run=run, model="huge")]),
+    }
+    found = finding("early", "entropy left after a third", (world, shown | {"fig02": {*shown["fig02"], run}}))
+    assert found.estimate.value == pytest.approx((0.05 * 1.01 + 1) / 2)
 
 
 def test_a_ratio_is_the_geometric_mean():

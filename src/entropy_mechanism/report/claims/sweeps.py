@@ -10,7 +10,7 @@ from scipy import stats
 
 from ...methods import Selection
 from .criteria import GAIN, PLAIN, TIMES, Claim, Criterion, above, at_least, at_most, below
-from .evidence import PAIR, Estimate, Evidence, NotMeasured, counted, mean, paired, ratio
+from .evidence import PAIR, Estimate, Evidence, NotMeasured, counted, exponential, mean, paired, ratio
 
 Measure = Callable[[Evidence], Estimate]
 Distance = Callable[[pd.DataFrame], pd.Series]
@@ -205,12 +205,7 @@ def _accuracies(pairs: pd.DataFrame) -> pd.Series:
 def factor_beyond_seeds(setting: str) -> Measure:
     """Factor between final entropies of runs that differ in one setting, over that between seeds (geometric)."""
 
-    def measure(evidence: Evidence) -> Estimate:
-        found = _excess(evidence, setting, _log_entropies)
-        low, value, high = (math.exp(number) for number in (found.low, found.value, found.high))
-        return Estimate(value, low, high, found.runs, found.seeds, found.basis)
-
-    return measure
+    return lambda evidence: exponential(_excess(evidence, setting, _log_entropies))
 
 
 def gap_beyond_seeds(setting: str) -> Measure:
