@@ -1,5 +1,6 @@
 """Verdicts say what the frames say: known truth in, known verdict out, and never an error."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from invented_results import invent
 from scipy.stats import ttest_ind
 
 from entropy_mechanism.figures import entropy_change, style
+from entropy_mechanism.figures.series import ending
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
     AGREES,
@@ -29,7 +31,7 @@ from entropy_mechanism.report.claims.criteria import (
     between,
 )
 from entropy_mechanism.report.claims.dynamics import mean_correlation, normal_tail
-from entropy_mechanism.report.claims.evidence import NotMeasured, ending, mean, ratio, share
+from entropy_mechanism.report.claims.evidence import NotMeasured, mean, of_settings, ratio, share
 
 RIGHT, WRONG = invent(True), invent(False)
 SMALL = invent(True, seeds=(0,))
@@ -200,6 +202,106 @@ def test_training_sets_are_compared_for_the_model_of_fig_13():
     assert finding("data", "p of equal a", (frames, shown)).estimate.runs == 4
 
 
+def test_only_runs_that_keep_entropy_are_held_against_the_curve():
+    frames, shown = RIGHT
+    judged = finding("curve", "share of runs with more entropy within", RIGHT)
+    ceiling = frames["ceiling"]
+    small = ceiling["method"].isin(["kl-cov", "kl-cov-old"])  # end at 0.3, GRPO at 0.02
+    frames = frames | {"ceiling": ceiling[small | (ceiling["method"] == "on-policy")]}  # as GRPO itself
+    curves = frames["curves"]
+    lost = curves["method"] == "on-policy"
+    frames["curves"] = curves.assign(**{style.ENTROPY: curves[style.ENTROPY].where(~lost, 0.001)})
+    found = finding("curve", "share of runs with more entropy within", (frames, shown)).estimate
+    assert judged.decided
+    assert (found.runs, found.value, found.low, found.high) == (6, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "decided"),
+    [
+        (-0.02, 0.02, 1, True),
+        (-0.3, 0.3, 0, False),  # too wide to say
+        (-0.01, 0.03, 0, False),
+        (0.021, 0.03, 0, True),
+        (-0.05, -0.03, 0, True),
+    ],
+)
+def test_on_the_curve_means_the_whole_interval_within_two_points(low, high, value, decided):
+    frames, shown = RIGHT
+    ceiling = frames["ceiling"].assign(residual_low=low, residual_high=high)
+    found = finding("curve", "share of runs with more entropy within", (frames | {"ceiling": ceiling}, shown))
+    assert found.estimate.value == value
+    assert found.decided == decided
+
+
+def test_a_run_that_may_be_above_the_ceiling_leaves_the_share_open():
+    frames, shown = RIGHT
+    ceiling = frames["ceiling"]
+    one = (ceiling["method"] == "kl-cov") & (ceiling["seed"] == 0)
+    ceiling = ceiling.assign(excess_high=ceiling["excess_high"].mask(one, 0.01))
+    found = finding("curve", "share of runs with more entropy above", (frames | {"ceiling": ceiling}, shown))
+    assert found.met
+    assert not found.decided
+    assert finding("curve", "share of runs with more entropy above", RIGHT).decided
+
+
+def test_scopes_are_compared_with_the_default_and_beside_what_seeds_differ_by():
+    frames, shown = RIGHT
+    shown = {
+        "selection": {f"big--chains--{name}--s{seed}" for name in ("clip-cov", "micro", "roll") for seed in (0, 1)}
+    }
+    ends = {"clip-cov": (0.1, 0.2), "micro": (0.2, 0.1), "roll": (0.4, 0.8)}
+    scopes = {"clip-cov": "minibatch", "micro": "microbatch", "roll": "rollout"}
+    curves, runs = [], []
+    for name, levels in ends.items():
+        for seed, level in enumerate(levels):
+            names = {"run": f"big--chains--{name}--s{seed}", "model": "big", "train_set": "chains", "method": name}
+            names["seed"] = seed
+            runs.append(frames["runs"].iloc[0].to_dict() | names)
+            runs[-1]["objective"] = json.dumps({"name": "clip-cov", "fraction": 0.02, "scope": scopes[name]})
+            curves += [names | {"step": n, style.ENTROPY: level, style.ACCURACY: level} for n in range(3)]
+    world = {"runs": pd.DataFrame(runs), "curves": pd.DataFrame(curves)}, shown
+    factor = finding("scope", "factor between final entropies of the default", world).estimate
+    # factors 2, 2, 4 and 4 to the default, 2 between its seeds; microbatch and rollout are no pair
+    assert factor.runs == 4
+    assert factor.value == pytest.approx(math.sqrt(2 * 4) / 2)
+    gap = finding("scope", "difference of their final", world).estimate
+    assert gap.value == pytest.approx((0.1 + 0.1 + 0.3 + 0.6) / 4 - 0.1)
+    alone = {"selection": {run for run in shown["selection"] if run.endswith("s0")}}
+    assert not finding("scope", "factor between final entropies of the default", (world[0], alone)).decided
+
+
+def test_sizes_are_judged_on_each_task():
+    frames, shown = RIGHT
+    law = frames["size_law"]
+    sinking = frames | {"size_law": law.assign(slope=law["slope"].mask(law["task"] == "code", -0.05))}
+    assert finding("size", "slope of a per unit of ln parameters, math", (sinking, shown)).met
+    assert not finding("size", "slope of a per unit of ln parameters, code", (sinking, shown)).met
+    math_alone = frames | {"size_law": law[law["task"] == "math"]}
+    assert finding("size", "slope of a per unit of ln parameters, code", (math_alone, shown)).met is None
+
+
+def test_ratios_are_averaged_by_their_logarithms():
+    frames, shown = RIGHT
+    forms = frames["forms"]
+    errors = forms["seed"].map({0: 0.01, 1: 0.02, 2: 0.08}).where(forms["form"] == "exponential", 0.01)
+    found = finding("form", "error on blocks", (frames | {"forms": forms.assign(blocked_rmse=errors)}, shown))
+    assert found.estimate.value == pytest.approx(16 ** (1 / 3))  # the mean of 1, 2 and 8 is 3.7
+    forecasts = frames["forecasts"]
+    back = (forecasts["direction"] == "reversed") & (forecasts["fraction"] == 0.5)
+    errors = forecasts["seed"].map({0: 0.01, 1: 0.02, 2: 0.08}).where(back, 0.01)
+    found = finding(
+        "backwards", "error of the early", (frames | {"forecasts": forecasts.assign(rmse=errors)}, shown)
+    )
+    assert found.estimate.value == pytest.approx(16 ** (1 / 3))
+    curves = frames["curves"]
+    ends = curves["seed"].map({0: 0.01, 1: 0.02, 2: 0.08}).where(curves["step"] > 30, 0.5)
+    found = finding(
+        "bought", "entropy at the end", (frames | {"curves": curves.assign(**{style.ENTROPY: ends})}, shown)
+    )
+    assert found.estimate.value == pytest.approx(16 ** (1 / 3) / 50)
+
+
 def test_claims_are_named_once_and_say_when_they_hold():
     keys = [claim.key for claim in CLAIMS]
     assert len(set(keys)) == len(keys)
@@ -328,6 +430,26 @@ def test_a_share_has_wilsons_interval():
     assert found.basis == "3 of 4 runs"
 
 
+def test_models_weigh_alike_however_many_seeds_they_have():
+    frame = pd.concat([rows(1.0, 2.0, 3.0), rows(6.0).assign(model="n")])
+    found = of_settings(frame, "x")
+    assert found.value == 4
+    assert (found.runs, found.seeds, found.basis) == (4, 1, "mean of 2 settings")
+    assert of_settings(rows(1.0, 2.0, 3.0), "x") == mean(rows(1.0, 2.0, 3.0), "x")
+    frames, shown = RIGHT
+    left = frames["consumption"]
+    more = left[left["train_set"] == "chains"].query("method == 'grpo' and seed == 0")
+    run = "huge--chains--grpo--s0"
+    more = more.assign(model="huge", run=run, entropy_left=1.0)
+    known = frames["runs"]
+    world = frames | {
+        "consumption": pd.concat([left, more]),
+        "runs": pd.concat([known, known.iloc[:1].assign(run=run, model="huge")]),
+    }
+    found = finding("early", "entropy left after a third", (world, shown | {"fig02": {*shown["fig02"], run}}))
+    assert found.estimate.value == pytest.approx((0.05 * 1.01 + 1) / 2)
+
+
 def test_a_ratio_is_the_geometric_mean():
     frame = rows(2.0, 8.0).assign(y=[1.0, 1.0])
     assert ratio(frame, "x", "y").value == pytest.approx(4)
@@ -374,8 +496,9 @@ def test_published_numbers_are_those_of_the_paper():
     assert found["benchmarks", "mean over benchmarks of Clip-Cov less GRPO's"] == "+2.7 (7B), +5.5 (32B)"
     assert found["tail", "mean of the top 0.2 % of tokens over that of the upper half"] == "20.5 times"
     assert found["form", next(c.criteria[0].name for c in CLAIMS if c.key == "form")] == "1 of 2 published curves"
-    assert found["curve", "share of runs on the baseline's curve"] == "0 of 3 in its own Fig 11"
+    near, above_ceiling = (text for (key, _), text in found.items() if key == "curve")
+    assert (near, above_ceiling) == ("0 of 3 in its own Fig 11", "3 of 3 in its own Fig 11")
     assert found["form", "error on blocks left out, over that of the best form"] == "3 times"
     assert [text for (key, _), text in found.items() if key == "backwards"] == ["7 times"]
-    assert found["size", "slope of b per unit of ln parameters"] == "0.116"
+    assert found["size", "slope of b per unit of ln parameters, math"] == "0.116"
     assert found["law", "residual error of the fit"] == "1.5 points"

@@ -104,6 +104,11 @@ def lines(curves: pd.DataFrame, column: str, unit: float, **names: str) -> pd.Da
 
 
 def last_tenth(curve: pd.DataFrame, column: str) -> float:
-    """Mean of a column over the last tenth of one run's steps where it is measured, at least one; else NaN."""
-    values = curve.sort_values("step")[column].dropna()
+    """`ending` of a column of one run's curve, by step."""
+    return ending(curve.sort_values("step")[column])
+
+
+def ending(values: pd.Series) -> float:
+    """Mean over the last tenth of a series without its gaps, at least its last value; NaN without any."""
+    values = values.dropna()
     return float(values.tail(max(1, math.ceil(LAST_SHARE * len(values)))).mean()) if len(values) else math.nan

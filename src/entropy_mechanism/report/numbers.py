@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from ..figures import fig02, fig05, fig11, published, style, table1
+from ..figures import fig02, fig05, fig11, published, series, style, table1
 
 INPUTS = ("curves", "law", "forecasts", "consumption", "dynamics_summary", "token_covariances", "runs")
-LAST_SHARE = 0.1  # final entropies are means over this last share of the steps: a single step is noisy
 NAN = float("nan")
 
 
@@ -92,20 +91,14 @@ class Headlines:
 
 
 def _ends(run: pd.DataFrame, column: str) -> tuple[float, float]:
-    """First and last measured value of one run; after a single measurement the last is not known."""
+    """First measured value of one run and its mean over the last tenth, not known after a single measurement."""
     values = run.sort_values("step")[column].dropna()
     first = float(values.iloc[0]) if len(values) else NAN
-    return first, float(values.iloc[-1]) if len(values) > 1 else NAN
+    return first, series.ending(values) if len(values) > 1 else NAN
 
 
 def _mean(values: pd.Series) -> float:
     return float(values.mean()) if values.notna().any() else NAN
-
-
-def final_entropy(run: pd.DataFrame) -> float:
-    """Mean entropy over the last tenth of one run's steps, at least one step."""
-    values = run.sort_values("step")[style.ENTROPY].dropna()
-    return _mean(values.tail(max(1, math.ceil(LAST_SHARE * len(values)))))
 
 
 def _method_entropies(curves: pd.DataFrame) -> tuple[MethodEntropy, ...]:
@@ -113,7 +106,10 @@ def _method_entropies(curves: pd.DataFrame) -> tuple[MethodEntropy, ...]:
         return ()
     keys = ["method", "train_set", "seed"]
     runs = curves.groupby(keys)
-    ends, updates = runs.apply(final_entropy, include_groups=False), runs["gradient_steps"].max()
+    ends, updates = (
+        runs.apply(series.last_tenth, style.ENTROPY, include_groups=False),
+        runs["gradient_steps"].max(),
+    )
     baseline = [method for method in curves["method"].unique() if style.method_label(method) == "GRPO"]
     reference = ends.xs(baseline[0], level="method") if baseline else ends.iloc[:0].droplevel("method")
     found = []
@@ -189,17 +185,17 @@ Row = tuple[str, str, float, float]
 
 def _consumption(frames: style.Frames) -> Iterator[Row]:
     drawn = fig02.data(frames)
-    for (fraction, series), paper in fig02.PAPER.items():
-        bars = style.by(drawn, series=series, source="ours", mark="bar")
+    for (fraction, name), paper in fig02.PAPER.items():
+        bars = style.by(drawn, series=name, source="ours", mark="bar")
         bars = bars[np.isclose(bars["x"].astype(float), fraction)]
         ours = float(bars["y"].iloc[0]) if len(bars) else NAN
-        yield f"{series.capitalize()} after {fig02.FRACTIONS[fraction]}", "%", paper, ours
+        yield f"{name.capitalize()} after {fig02.FRACTIONS[fraction]}", "%", paper, ours
 
 
 def _entropies(frames: style.Frames) -> Iterator[Row]:
     paper = published.load(f"fig11_{fig11.PAPER_MODEL}")
     paper = paper[paper["quantity"] == "entropy"].rename(columns={"value": style.ENTROPY})
-    ends = {series.lower(): final_entropy(curve) for series, curve in paper.groupby("series")}
+    ends = {name.lower(): series.last_tenth(curve, style.ENTROPY) for name, curve in paper.groupby("series")}
     ours = {entry.method.lower().replace("_", "-"): entry.ratio for entry in headlines(frames).methods}
     for method in fig11.METHODS[1:]:
         name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training"

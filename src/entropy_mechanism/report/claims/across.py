@@ -10,7 +10,7 @@ from ...analysis.common_law import ONE, TOO_FEW
 from ...figures import fig13, style
 from .criteria import PERCENT, Claim, Criterion, above, at_least, below
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, fewest_seeds, share
-from .law import MATH
+from .law import CODE, MATH
 
 Measure = Callable[[Evidence], Estimate]
 
@@ -33,31 +33,32 @@ def _one_curve(evidence: Evidence) -> Estimate:
     return Estimate(found.value, found.low, found.high, found.runs, seeds, basis)
 
 
-def _seeds_of(evidence: Evidence, items: tuple[str, ...]) -> int:
+def _seeds_of(evidence: Evidence, items: tuple[str, ...], task: str | None = None) -> int:
     names = {run for name in items for run in evidence.shown.get(name, ())}
-    runs = evidence.table("runs", IDENTITY)
+    runs = evidence.table("runs", [*IDENTITY, "task"])
+    runs = runs if task is None else runs[runs["task"] == task]
     return fewest_seeds(runs[runs["run"].isin(names)])
 
 
 _SIZE_COLUMNS = ("slope", "slope_low", "slope_high", "left_out_error", "left_out_error_of_mean")
 
 
-def _sizes(evidence: Evidence, coefficient: str, kind: str = "size_law") -> pd.DataFrame:
-    """The size law of one coefficient, of the task with the most sizes."""
+def _sizes(evidence: Evidence, coefficient: str, task: str, kind: str = "size_law") -> pd.DataFrame:
+    """The size law of one coefficient on a task: one row per model."""
     rows = evidence.table(kind, ["task", "coefficient", "model", *_SIZE_COLUMNS])
-    rows = rows[rows["coefficient"] == coefficient].dropna(subset=["slope"]).drop_duplicates(["task", "model"])
+    rows = rows[(rows["coefficient"] == coefficient) & (rows["task"] == task)]
+    rows = rows.dropna(subset=["slope"]).drop_duplicates("model")
     if rows.empty:
-        raise NotMeasured(f"too few model sizes to fit {coefficient}")
-    task = max(rows["task"].unique(), key=lambda name: ((rows["task"] == name).sum(), name == MATH))
-    return rows[rows["task"] == task]
+        raise NotMeasured(f"too few model sizes to fit {coefficient} on {task}")
+    return rows
 
 
-def _slope(coefficient: str) -> Measure:
+def _slope(coefficient: str, task: str) -> Measure:
     def measure(evidence: Evidence) -> Estimate:
-        rows = _sizes(evidence, coefficient)
+        rows = _sizes(evidence, coefficient, task)
         found = (float(rows[name].iloc[0]) for name in ("slope", "slope_low", "slope_high"))
-        basis = f"{len(rows)} sizes, {rows['task'].iloc[0]}"
-        return Estimate(*found, len(rows), _seeds_of(evidence, ("fig07",)), basis)
+        seeds = _seeds_of(evidence, ("fig07",), task)
+        return Estimate(*found, len(rows), seeds, f"{len(rows)} sizes")
 
     return measure
 
@@ -68,21 +69,21 @@ def _explained(rows: pd.DataFrame) -> float:
     return float(1 - (errors**2).sum() / (of_mean**2).sum())
 
 
-def _left_out(coefficient: str) -> Measure:
+def _left_out(coefficient: str, task: str) -> Measure:
     def measure(evidence: Evidence) -> Estimate:
-        rows = _sizes(evidence, coefficient)
-        seeds = _seeds_of(evidence, ("fig07",))
+        rows = _sizes(evidence, coefficient, task)
+        seeds = _seeds_of(evidence, ("fig07",), task)
         return Estimate(_explained(rows), runs=len(rows), seeds=seeds, basis=f"{len(rows)} sizes")
 
     return measure
 
 
-def _published_slope(coefficient: str) -> Callable[[Evidence], float]:
-    return lambda evidence: float(_sizes(evidence, coefficient, "published_size_law")["slope"].iloc[0])
+def _published_slope(coefficient: str, task: str) -> Callable[[Evidence], float]:
+    return lambda evidence: float(_sizes(evidence, coefficient, task, "published_size_law")["slope"].iloc[0])
 
 
-def _published_left_out(coefficient: str) -> Callable[[Evidence], float]:
-    return lambda evidence: _explained(_sizes(evidence, coefficient, "published_size_law"))
+def _published_left_out(coefficient: str, task: str) -> Callable[[Evidence], float]:
+    return lambda evidence: _explained(_sizes(evidence, coefficient, task, "published_size_law"))
 
 
 def _heterogeneity(coefficient: str) -> Measure:
@@ -157,21 +158,26 @@ CLAIMS = (
         source="Fig 7, Section 2.5; published numbers: our reading of Fig 1",
         items=("fig07",),
         criteria=(
-            Criterion("slope of a per unit of ln parameters", above(0), _slope("a"), _published_slope("a")),
-            Criterion("slope of b per unit of ln parameters", above(0), _slope("b"), _published_slope("b")),
-            Criterion(
-                "variance of a at a size that is explained by the others",
-                at_least(0.5),
-                _left_out("a"),
-                _published_left_out("a"),
-                PERCENT,
+            *(
+                Criterion(
+                    f"slope of {name} per unit of ln parameters, {task}",
+                    above(0),
+                    _slope(name, task),
+                    _published_slope(name, task),
+                )
+                for task in (MATH, CODE)
+                for name in "ab"
             ),
-            Criterion(
-                "variance of b at a size that is explained by the others",
-                at_least(0.5),
-                _left_out("b"),
-                _published_left_out("b"),
-                PERCENT,
+            *(
+                Criterion(
+                    f"variance of {name} at a size that is explained by the others, {task}",
+                    at_least(0.5),
+                    _left_out(name, task),
+                    _published_left_out(name, task),
+                    PERCENT,
+                )
+                for task in (MATH, CODE)
+                for name in "ab"
             ),
         ),
     ),

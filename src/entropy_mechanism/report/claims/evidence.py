@@ -12,10 +12,10 @@ import pandas as pd
 from scipy import stats
 
 from ...figures import style
+from ...figures.series import ending
 
 IDENTITY = ["run", "model", "train_set", "method", "seed"]
 PAIR = ["model", "train_set", "seed"]
-LAST_SHARE = 0.1  # the end of training is the mean over this last share of what was measured: one step is noisy
 NAN = math.nan
 
 
@@ -51,12 +51,6 @@ def item_name(name: str) -> str:
         if name.startswith(prefix) and name.removeprefix(prefix).isdigit():
             return f"{title} {int(name.removeprefix(prefix))}"
     return name.replace("_", " ")
-
-
-def ending(values: pd.Series) -> float:
-    """Mean over the last tenth of a series without its gaps, at least its last value; NaN without any."""
-    values = values.dropna()
-    return float(values.tail(max(1, math.ceil(LAST_SHARE * len(values)))).mean()) if len(values) else NAN
 
 
 @dataclass(frozen=True)
@@ -166,6 +160,19 @@ def mean(rows: pd.DataFrame, values: pd.Series | str, noun: str = "run", within:
     return Estimate(float(values.mean()), low, high, len(values), fewest_seeds(rows), basis)
 
 
+def of_settings(rows: pd.DataFrame, column: str) -> Estimate:
+    """Mean over models and training sets of what their seeds are on average, all weighing alike, as Fig 2 has it.
+
+    With a single model and training set it is over the seeds.
+    """
+    known = rows.dropna(subset=[column])
+    settings = known.groupby(["model", "train_set"], as_index=False)[column].mean()
+    if len(settings) < 2:
+        return mean(known, column)
+    found = mean(settings.assign(seed=0), column, "setting")
+    return Estimate(found.value, found.low, found.high, len(known), fewest_seeds(known), found.basis)
+
+
 def student(values: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a mean of two or more values by Student's t."""
     centre, spread = float(values.mean()), float(stats.sem(values))
@@ -180,7 +187,11 @@ def ratio(rows: pd.DataFrame, ours: str, theirs: str, noun: str = "pair") -> Est
     usable = rows[(rows[ours] > 0) & (rows[theirs] > 0)]
     if usable.empty:
         raise NotMeasured("a ratio needs numbers above zero")
-    found = mean(usable, np.log(usable[ours] / usable[theirs]), noun)
+    return exponential(mean(usable, np.log(usable[ours] / usable[theirs]), noun))
+
+
+def exponential(found: Estimate) -> Estimate:
+    """The estimate whose logarithm was found."""
     low, value, high = (math.exp(number) for number in (found.low, found.value, found.high))
     return Estimate(value, low, high, found.runs, found.seeds, found.basis)
 

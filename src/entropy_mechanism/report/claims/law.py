@@ -9,7 +9,7 @@ from scipy import stats
 
 from ...figures import fig02, fig05, published, style
 from .criteria import PERCENT, PLAIN, POINTS, Claim, Criterion, above, at_least, at_most
-from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, mean, share
+from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, exponential, mean, of_settings, share
 
 MATH, CODE = "math", "code"
 Measure = Callable[[Evidence], Estimate]
@@ -17,16 +17,19 @@ Measure = Callable[[Evidence], Estimate]
 
 def _entropy_left(evidence: Evidence) -> Estimate:
     ends = evidence.ends_of(("fig01",), style.BASELINE)
-    return mean(ends, ends["entropy_end"] / ends["entropy_first"])
+    ends = ends[(ends["entropy_end"] > 0) & (ends["entropy_first"] > 0)]
+    return exponential(
+        of_settings(ends.assign(value=np.log(ends["entropy_end"] / ends["entropy_first"])), "value")
+    )
 
 
 def _gain(evidence: Evidence) -> Estimate:
     ends = evidence.ends_of(("fig01",), style.BASELINE)
-    return mean(ends, ends["accuracy_end"] - ends["accuracy_first"])
+    return of_settings(ends.assign(value=ends["accuracy_end"] - ends["accuracy_first"]), "value")
 
 
 def _exchange(evidence: Evidence) -> Estimate:
-    """Rank correlation of entropy and accuracy over the validations of a run, mean over runs."""
+    """Rank correlation of entropy and accuracy over the validations of a run, averaged as `of_settings` says."""
     columns = [*IDENTITY, style.ENTROPY, style.ACCURACY]
     curves = style.of_method(evidence.table("curves", columns, ("fig01",)))
     points = curves.dropna(subset=[style.ENTROPY, style.ACCURACY])
@@ -36,7 +39,7 @@ def _exchange(evidence: Evidence) -> Estimate:
     ]
     if not rows:
         raise NotMeasured("no GRPO run was validated")
-    return mean(pd.DataFrame(rows), "value")
+    return of_settings(pd.DataFrame(rows), "value")
 
 
 def _rank_correlation(x: pd.Series, y: pd.Series) -> float:
@@ -53,9 +56,12 @@ def _published_exchange(_: Evidence) -> float:
 
 def _consumed(column: str, fraction: float) -> Measure:
     def measure(evidence: Evidence) -> Estimate:
-        rows = style.of_method(evidence.table("consumption", ["run", "fraction", column], ("fig02",)))
+        rows = style.of_method(
+            evidence.table("consumption", ["run", "model", "seed", "fraction", column], ("fig02",))
+        )
         rows = rows[np.isclose(rows["fraction"].astype(float), fraction, rtol=0, atol=1e-6)]
-        return mean(rows, column)
+        sets = evidence.table("runs", ["run", "train_set"]).drop_duplicates("run").set_index("run")["train_set"]
+        return of_settings(rows.assign(train_set=rows["run"].map(sets).fillna("")), column)
 
     return measure
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from ...figures import published, style
+from ...figures import published, series, style
 from .criteria import GAIN, TIMES, TOKENS, Claim, Criterion, above, at_least
-from .evidence import PAIR, Estimate, Evidence, NotMeasured, ending, mean, ratio
+from .evidence import PAIR, Estimate, Evidence, NotMeasured, mean, ratio
 
 Measure = Callable[[Evidence], Estimate]
 PAPER_MODELS = ("qwen2.5-7b", "qwen2.5-32b")
@@ -15,9 +15,9 @@ PAPER_MODELS = ("qwen2.5-7b", "qwen2.5-32b")
 
 def _paper_end(model: str, method: str, quantity: str) -> float:
     """Mean over the last tenth of a curve of Fig 11."""
-    points = published.load(f"fig11_{model}").sort_values("step")
+    points = published.load(f"fig11_{model}")
     mine = points[(points["series"].str.lower() == method) & (points["quantity"] == quantity)]
-    return ending(mine["value"])
+    return series.last_tenth(mine, "value")
 
 
 def _both(values: Callable[[str], float], form: str) -> Callable[[Evidence], str]:
