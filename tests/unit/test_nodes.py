@@ -10,7 +10,7 @@ import pytest
 from test_training import config_for
 
 from entropy_mechanism.config import Compute, ConfigError
-from entropy_mechanism.resources import host_bytes
+from entropy_mechanism.resources import host_bytes, training
 from entropy_mechanism.shapes import PUBLISHED
 from entropy_mechanism.stages import health, nodes, train
 from entropy_mechanism.stages.health import faults
@@ -384,9 +384,35 @@ def test_the_report_of_this_machine_is_complete(tmp_path):
     assert found["disk"] > 0
 
 
-def test_slurms_limit_of_memory_counts(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
-    assert health._available_memory() == 1000 * 2**20
+@pytest.mark.parametrize(
+    ("line", "file", "unlimited"),
+    [("0::/slurm/job_7/step_0", "memory.max", "max"),
+     ("4:memory:/slurm/job_7/step_0", "memory/memory.limit_in_bytes", "9223372036854771712")],
+)  # fmt: skip
+def test_the_jobs_limit_of_memory_counts_wherever_above_it_stands(tmp_path, line, file, unlimited):
+    own, root, file = tmp_path / "own", tmp_path / "cgroup", Path(file)
+    own.write_text(f"9:cpuset:/elsewhere\n{line}\n")
+    for place, limit in (("slurm", unlimited), ("slurm/job_7", "1000000"), ("slurm/job_7/step_0", unlimited)):
+        (root / file.parent / place).mkdir(parents=True)
+        (root / file.parent / place / file.name).write_text(f"{limit}\n")
+    assert min(health._cgroup_limits(own, root)) == 1e6
+    assert health._cgroup_limits(tmp_path / "none", root) == []
+
+
+def test_a_node_with_the_memory_that_its_job_asked_for_is_fit(monkeypatch):
+    for model in ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-32B", "Qwen/Qwen2.5-0.5B"):
+        run, shape = run_with(**SEVEN), PUBLISHED[model]
+        asked = {"memory": training(run, shape).mem_mb * 2.0**20, "disk": 1e13}
+        assert wrong(monkeypatch, run, asked, asked, shape=shape) == [[], []]
+
+
+def test_room_for_two_trained_models_is_asked_for_with_prime(monkeypatch):
+    shape = PUBLISHED["Qwen/Qwen2.5-7B"]
+    run = run_with(**SEVEN)
+    prime = run.model_copy(update={"advantage": run.advantage.model_copy(update={"estimator": "prime"})})
+    room = {"disk": 20.0 * shape.parameters, "memory": 1e15, "gpus": None}
+    assert wrong(monkeypatch, run, room, room, shape=shape)[0] == []
+    assert "make room" in wrong(monkeypatch, prime, room, room, shape=shape)[0][0]
 
 
 def test_another_number_of_launchers_than_nodes_is_refused():
