@@ -46,7 +46,6 @@ rule train:
         gres=lambda wildcards: training_needs(wildcards).gres,
         mem_mb=lambda wildcards: training_needs(wildcards).mem_mb,
         runtime=lambda wildcards: training_needs(wildcards).minutes,
-        launcher=lambda wildcards: training_needs(wildcards).launcher,
         # Slurm's plugin: start the command itself, not under an srun of its own, with a task on each node.
         mpi=lambda wildcards: "srun" if training_needs(wildcards).nodes > 1 else None,
         tasks=lambda wildcards: training_needs(wildcards).nodes,
@@ -54,11 +53,14 @@ rule train:
         gpu_job=lambda wildcards: 1 if training_needs(wildcards).gres else 0,
     params:
         store=PATHS.store,
+        launcher=lambda wildcards, resources: resources_of.launcher(
+            resources.nodes, resources.cpus_per_task, resources.get("gres")
+        ),
         place=lambda wildcards: PLAN.run_config(wildcards.run).compute.summary,
     message:
         "Training {wildcards.run}: {params.place}"
     shell:
-        "{resources.launcher}python -m entropy_mechanism train"
+        "{params.launcher}python -m entropy_mechanism train"
         " --config {input.config:q} --model {input.model:q} --train-set {input.train_set:q}"
         " --validation {input.validation:q} --store {params.store:q} --metrics {output.metrics:q}"
         " --output {output.manifest:q} $(time_limit {resources.runtime}) 2>&1 | tee {log:q}"

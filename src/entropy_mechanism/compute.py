@@ -22,7 +22,7 @@ class Compute(Strict):
     engine: Literal["transformers", "vllm"] = "transformers"
     """What generates responses, in rollouts and evaluation; the same policy, but other draws for the same seed."""
     tensor_parallel: Count = 1
-    """Neighbouring ranks that share one vLLM engine, each with a part of the weights; a divisor of `ranks`."""
+    """Neighbouring ranks that share one vLLM engine, each with a part of the weights; divides a node's ranks."""
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of a GPU's memory for vLLM's weights and cache, of the main memory on the CPU. By default 0.4 of a
     GPU, and a cache of 1 GiB on the CPU."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from entropy_mechanism.config import HubModel, KlCov, RunConfig, TinyModel
-from entropy_mechanism.memory import GIB, cache_tokens
+from entropy_mechanism.memory import GIB, cache_tokens, width
 from entropy_mechanism.methods import Selection
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.shapes import Shape
@@ -134,7 +134,7 @@ def decode_seconds(
     The last response goes on alone to the longest length.
     """
     compute = run.compute
-    size = 4 if run.training.dtype == "float32" else 2
+    size = width(run)
     together = responses / (compute.ranks / compute.tensor_parallel)
     length = prompt + response
     if compute.engine == "vllm":

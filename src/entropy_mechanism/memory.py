@@ -115,6 +115,21 @@ def misfit(run: RunConfig, shape: Shape, capacity: float) -> str | None:
     return None
 
 
+def frozen(run: RunConfig) -> list[str]:
+    """Copies of the weights that a run keeps beside the models it trains."""
+    used = {
+        "reference": run.regularisation.reference_kl != 0,
+        "PRIME's reference": run.advantage.estimator == "prime",
+        "weights that sampled": isinstance(run.objective, KlCov) and run.objective.penalty == "full",
+    }
+    return [name for name in used if used[name]]
+
+
+def width(run: RunConfig) -> int:
+    """Bytes of a number in the compute type."""
+    return 4 if run.training.dtype == "float32" else 2
+
+
 def known_shape(settings: Model) -> Shape | None:
     """The shape of a published model before it is downloaded: of a local copy, or of one of the paper's models."""
     if not isinstance(settings, HubModel):
@@ -182,18 +197,13 @@ def _resident(run: RunConfig, shape: Shape) -> Iterator[Item]:
     yield Item("Adam's moments", 8 * trained * count / share, f"8 B x {billions}{times}")
     if run.compute.ranks > 1 and not _sharded(run):
         yield Item("DDP's buckets", 4 * trained * count, f"4 B x {billions}{times}")
-    frozen = {
-        "reference": run.regularisation.reference_kl != 0,
-        "PRIME's reference": prime,
-        "weights that sampled": isinstance(run.objective, KlCov) and run.objective.penalty == "full",
-    }
-    for name in (name for name, used in frozen.items() if used):
+    for name in frozen(run):
         yield Item(name, 4 * count / share, f"4 B x {billions}")
 
 
 def _gathered(run: RunConfig, shape: Shape) -> list[Item]:
     """Weights in the compute type while the policy is read."""
-    size, layer, outer = _width(run), shape.layer_parameters, shape.outer_parameters
+    size, layer, outer = width(run), shape.layer_parameters, shape.outer_parameters
     if _sharded(run):
         return [
             Item("gathered embedding and head", size * outer, f"{size} B x {outer / 1e9:.3f} G"),
@@ -226,8 +236,8 @@ def _read(run: RunConfig, shape: Shape) -> list[Item]:
             f"{tokens:,} tokens x {shape.layers} layers x {kept:,.0f} B",
         )
     # The last norm, the states that predict and their gradients.
-    outer = tokens * (4 + 2 * _stream(run) + 2 * _width(run)) * shape.width
-    layer = tokens * (3 * _width(run) * shape.feed_forward + 8 * shape.width)
+    outer = tokens * (4 + 2 * _stream(run) + 2 * width(run)) * shape.width
+    layer = tokens * (3 * width(run) * shape.feed_forward + 8 * shape.width)
     head, sums = _head(run, shape)
     largest = Item("output head", head, sums)
     if layer > head:
@@ -245,7 +255,7 @@ def _kept_by_layer(run: RunConfig, shape: Shape) -> float:
     Two norms (input in float32, normalised, output), queries, keys, values and output of attention with its log
     sum, and four tensors of the gated MLP (gate, up, activated gate, their product).
     """
-    size, stream = _width(run), _stream(run)
+    size, stream = width(run), _stream(run)
     norms = 2 * (4 + stream + size) * shape.width
     keys = shape.query_width if run.compute.device == "cpu" else shape.kv_width  # repeated on the CPU
     attention = size * (2 * shape.query_width + 2 * keys) + 4 * shape.heads
@@ -257,7 +267,7 @@ def _kept_by_layer(run: RunConfig, shape: Shape) -> float:
 def _head(run: RunConfig, shape: Shape) -> tuple[float, str]:
     """Two chunks of logits and the head's gradient in float32, with one more chunk for an entropy's gradient."""
     rows = min(run.training.logprob_chunk, _tokens(run))
-    half = _width(run) == 2
+    half = width(run) == 2
     chunks = 3 if run.regularisation.entropy else 2
     gradients = (2 if half else 1) + (1 if shape.tied else 0)  # the sum, a half-precision product, the embedding's
     size = 4 * chunks * rows * shape.vocabulary + 4 * gradients * shape.head_parameters
@@ -270,7 +280,7 @@ def _head(run: RunConfig, shape: Shape) -> tuple[float, str]:
 
 def _outer_gradients(run: RunConfig, shape: Shape) -> tuple[float, str]:
     """Gradients of embedding and head before the ranks add them up: in the compute type, and in float32."""
-    size, outer = _width(run), shape.outer_parameters
+    size, outer = width(run), shape.outer_parameters
     return (size + 4) * outer, f"({size} B + 4 B) x {outer / 1e9:.3f} G"
 
 
@@ -299,7 +309,7 @@ def _engine(run: RunConfig, shape: Shape) -> list[Item]:
     items = []
     if run.compute.sharding == "full":
         items.append(Item("engine's weights", 4 * shape.parameters, f"4 B x {shape.parameters / 1e9:.2f} G"))
-    half = _width(run) == 2
+    half = width(run) == 2
     if half:
         items += _gathered(run.model_copy(update={"compute": run.compute.model_copy(update={"ranks": 1})}), shape)
     prompts = -(-run.training.prompts // run.compute.ranks)
@@ -318,13 +328,13 @@ def _reserved(run: RunConfig, capacity: float) -> float:
 
 
 def _vllm_weights(run: RunConfig, shape: Shape) -> float:
-    return _width(run) * shape.parameters / run.compute.tensor_parallel
+    return width(run) * shape.parameters / run.compute.tensor_parallel
 
 
 def _vllm_cache(run: RunConfig, shape: Shape) -> float:
     """Bytes of a token in vLLM's cache on one rank; key-value heads are shared out, at least one to each."""
     parts = min(run.compute.tensor_parallel, shape.kv_heads)
-    return 2 * _width(run) * shape.layers * shape.kv_width / parts
+    return 2 * width(run) * shape.layers * shape.kv_width / parts
 
 
 def _advice(run: RunConfig, phase: Phase) -> str:
@@ -353,14 +363,9 @@ def _share(run: RunConfig) -> int:
     return run.compute.ranks if _sharded(run) else 1
 
 
-def _width(run: RunConfig) -> int:
-    """Bytes of a number in the compute type."""
-    return 4 if run.training.dtype == "float32" else 2
-
-
 def _stream(run: RunConfig) -> int:
     """Bytes of a number in the sum over layers: float32 under autocast, the compute type under FSDP2."""
-    return _width(run) if _sharded(run) else 4
+    return width(run) if _sharded(run) else 4
 
 
 def _longest(run: RunConfig) -> int:

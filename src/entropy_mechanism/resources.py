@@ -1,13 +1,16 @@
 """What a job asks of a cluster: nodes, GPUs, cores, main memory and time, from where its model trains."""
 
+import math
 from dataclasses import dataclass
 
 from entropy_mechanism.config import Compute, RunConfig
-from entropy_mechanism.memory import GIB
+from entropy_mechanism.memory import GIB, frozen, width
 from entropy_mechanism.shapes import Shape
 
 PROCESS = 3 * GIB
 """Main memory of a rank beside what it computes with: torch, CUDA, libraries, the rollout's tokens."""
+SLACK = GIB
+"""What a job asks for beyond its sums, for the launcher and the job's own shell and Snakemake."""
 CORES_PER_GPU = 8
 """Cores for a rank with a GPU: its own process, and its share of those that grade."""
 CORES_PER_RANK = 1
@@ -27,15 +30,15 @@ class Resources:
     mem_mb: int
     minutes: int
 
-    @property
-    def launcher(self) -> str:
-        """What starts one launcher a node; nothing where there is one node."""
-        if self.nodes == 1:
-            return ""
-        gres = f" --gres={self.gres}" if self.gres else ""
-        tasks = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --cpus-per-task={self.cores}"
-        # Launchers end together by themselves; where a site's srun kills the others, status 75 becomes 143.
-        return f"srun {tasks}{gres} --kill-on-bad-exit=0 "
+
+def launcher(nodes: int, cores: int, gres: str | None) -> str:
+    """What starts one launcher of a training on each node; nothing where there is one node."""
+    if nodes == 1:
+        return ""
+    gpus = f" --gres={gres}" if gres else ""
+    tasks = f"--nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --cpus-per-task={cores}"
+    # Launchers end together by themselves; where a site's srun kills the others, status 75 becomes 143.
+    return f"srun {tasks}{gpus} --kill-on-bad-exit=0 "
 
 
 def training(run: RunConfig, shape: Shape | None, gpu_type: str | None = None) -> Resources:
@@ -51,22 +54,30 @@ def training(run: RunConfig, shape: Shape | None, gpu_type: str | None = None) -
 
 def sampling(compute: Compute, shape: Shape | None, gpu_type: str | None = None) -> Resources:
     """What one policy asks for to answer the benchmarks: a process, and a GPU for each part of its weights."""
-    return _resources(compute, 1, compute.tensor_parallel, gpu_type, 4.0 * shape.parameters if shape else 0)
+    ranks = compute.tensor_parallel
+    host = 4.0 * shape.parameters + PROCESS * ranks if shape else 0
+    return _resources(compute, 1, ranks, gpu_type, host)
 
 
 def host_bytes(run: RunConfig, shape: Shape, main: bool) -> float:
-    """Main memory that a node needs, bytes; `main` is the one that writes checkpoints. Sums: docs/hpc.md."""
+    """Main memory that a node with GPUs needs, bytes; `main` is the one that writes checkpoints.
+
+    Sums: docs/hpc.md.
+    """
     compute, weights = run.compute, 4.0 * shape.parameters
     trained = 2 if run.advantage.estimator == "prime" else 1
+    # One rank gathers weights and moments for a checkpoint, which is more than it held while it read them.
+    peak = 3 * weights * trained if main else 0.0
+    resident = 0.0
     if compute.sharding == "full" and compute.ranks > 1:
-        # One rank reads, twice where there is a copy; the same one gathers weights and moments for a checkpoint.
-        peak = max(2 * weights, 3 * weights * trained) if main else 0.0
-        resident = 4 * weights * trained / compute.nodes if compute.offload == "cpu" else 0.0
+        if compute.engine == "transformers":  # its whole copy passes through main memory on every rank
+            peak = max(peak, weights * (compute.ranks_per_node + main))
+        if compute.offload == "cpu":
+            resident = weights * (4 * trained + len(frozen(run))) / compute.nodes
     else:
-        peak, resident = max(weights * compute.ranks_per_node, 3 * weights * trained * main), 0.0
+        peak = max(peak, weights * compute.ranks_per_node)
     if compute.engine == "vllm":  # one copy asleep for each engine, in the compute type
-        size = 4 if run.training.dtype == "float32" else 2
-        resident += size * shape.parameters * compute.ranks_per_node / compute.tensor_parallel
+        resident += width(run) * shape.parameters * compute.ranks_per_node / compute.tensor_parallel
     return peak + resident + PROCESS * compute.ranks_per_node
 
 
@@ -74,6 +85,5 @@ def _resources(compute: Compute, nodes: int, ranks: int, gpu_type: str | None, h
     gpu = compute.device == "cuda"
     gres = ":".join(part for part in ("gpu", gpu_type, str(ranks)) if part) if gpu else None
     cores = ranks * (CORES_PER_GPU if gpu else CORES_PER_RANK)
-    return Resources(
-        nodes, gres, cores, round(max(host, PROCESS * ranks) / 2**20), MINUTES["cuda" if gpu else "cpu"]
-    )
+    memory = math.ceil((max(host, PROCESS * ranks) + SLACK) / 2**20)
+    return Resources(nodes, gres, cores, memory, MINUTES["cuda" if gpu else "cpu"])

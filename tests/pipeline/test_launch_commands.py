@@ -32,6 +32,13 @@ def test_the_papers_runs_show_how_they_are_launched_and_the_document_explains_it
     assert "$(time_limit 1440)" in large[1]
 
 
+def test_what_a_site_sets_reaches_the_launchers_of_several_nodes(workspace):
+    changed = ("--set-resources", "train:cpus_per_task=24", "train:gres=gpu:h200:8")
+    run = "results/paper/runs/qwen2.5-32b--dapo-math--grpo--s1/metrics.parquet"
+    text = workspace.snakemake("-n", "-p", run, *changed, "--config", "experiment=paper").stdout
+    assert "srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpus-per-task=24 --gres=gpu:h200:8 --kill" in text
+
+
 def without_vllm(tmp_path):
     """The smoke experiment, whose model would answer with vLLM."""
     settings = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())

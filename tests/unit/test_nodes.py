@@ -1,5 +1,7 @@
 """Launchers of several nodes: their places, how they meet, and what makes a node unfit."""
 
+import contextlib
+import errno
 import socket
 import threading
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from test_training import config_for
 
 from entropy_mechanism.config import Compute, ConfigError
-from entropy_mechanism.resources import host_bytes
+from entropy_mechanism.resources import host_bytes, training
 from entropy_mechanism.shapes import PUBLISHED
 from entropy_mechanism.stages import health, nodes, train
 from entropy_mechanism.stages.health import faults
@@ -73,6 +75,21 @@ def test_ports_differ_between_jobs_and_runs_and_stay_below_those_of_outgoing_con
     assert min(ports) >= 16384
     assert max(ports) < 32768
     assert find_place(None, None, None, 99, "one").port == 99
+
+
+def test_launchers_started_by_hand_in_different_steps_of_an_allocation_meet(monkeypatch):
+    places = []
+    for step in ("0", "1"):
+        for name, value in (STEP | {"SLURM_STEP_ID": step, "SLURM_STEP_NUM_NODES": "1"}).items():
+            monkeypatch.setenv(name, value)
+        places.append(find_place(2, int(step), "gpu03", None, "run"))
+    assert (places[0].port, places[0].launch) == (places[1].port, places[1].launch)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65535, 70000])
+def test_a_port_that_cannot_be_is_refused(port):
+    with pytest.raises(ConfigError, match=f"--port: found {port}; allowed: 1 to 65534"):
+        find_place(2, 0, "host", port, "run")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,7 @@ def free_port():
 def quick(monkeypatch):
     monkeypatch.setattr(nodes, "ARRIVAL", 3.0)
     monkeypatch.setattr(nodes, "PARTING", 0.5)
+    monkeypatch.setattr(nodes, "APPEARANCE", 1.0)
 
 
 def test_launchers_that_meet_end_as_the_first_does(tmp_path, quick):
@@ -208,6 +226,49 @@ def test_a_stranger_on_the_port_changes_nothing(tmp_path, quick):
     thread.join()
     assert error is None
     assert exits == {1: 0}
+
+
+def test_a_silent_connection_and_a_report_without_its_fields_keep_nobody_waiting(tmp_path, quick):
+    port, silent = free_port(), []
+
+    def linger():
+        for content in (b"", b'{"kind": "hello", "node": 1, "launch": "job"}\n'):
+            silent.append(socket.create_connection(("127.0.0.1", port), timeout=1))
+            silent[-1].sendall(content)
+
+    original = nodes._listening
+
+    @contextlib.contextmanager
+    def listening(place):
+        with original(place) as listener:
+            linger()  # before anyone else
+            yield listener
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "_listening", listening)
+        error, exits = meet(tmp_path, (1, "job"), place=port)
+    for connection in silent:
+        connection.close()
+    assert error is None
+    assert exits == {1: 0}
+
+
+def test_a_secret_that_appears_late_is_waited_for(tmp_path, quick):
+    timer = threading.Timer(0.5, (tmp_path / "secret").write_text, ["word"])
+    timer.start()
+    assert nodes._read(tmp_path / "secret") == "word"
+    timer.join()
+
+
+def test_what_arrives_together_is_waited_for_one_by_one():
+    one, other = (Link(end) for end in socket.socketpair())
+    one.send(kind="a")
+    one.send(kind="b")
+    one.send(kind="c")
+    one.close()
+    assert [other.wait(1)["kind"], other.wait(1)["kind"]] == ["a", "b"]
+    assert [message["kind"] for message in other.receive()] == ["c"]
+    assert other.wait(1) is None
 
 
 def test_a_link_gives_whole_messages_and_notices_the_end():
@@ -323,9 +384,35 @@ def test_the_report_of_this_machine_is_complete(tmp_path):
     assert found["disk"] > 0
 
 
-def test_slurms_limit_of_memory_counts(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
-    assert health._available_memory() == 1000 * 2**20
+@pytest.mark.parametrize(
+    ("line", "file", "unlimited"),
+    [("0::/slurm/job_7/step_0", "memory.max", "max"),
+     ("4:memory:/slurm/job_7/step_0", "memory/memory.limit_in_bytes", "9223372036854771712")],
+)  # fmt: skip
+def test_the_jobs_limit_of_memory_counts_wherever_above_it_stands(tmp_path, line, file, unlimited):
+    own, root, file = tmp_path / "own", tmp_path / "cgroup", Path(file)
+    own.write_text(f"9:cpuset:/elsewhere\n{line}\n")
+    for place, limit in (("slurm", unlimited), ("slurm/job_7", "1000000"), ("slurm/job_7/step_0", unlimited)):
+        (root / file.parent / place).mkdir(parents=True)
+        (root / file.parent / place / file.name).write_text(f"{limit}\n")
+    assert min(health._cgroup_limits(own, root)) == 1e6
+    assert health._cgroup_limits(tmp_path / "none", root) == []
+
+
+def test_a_node_with_the_memory_that_its_job_asked_for_is_fit(monkeypatch):
+    for model in ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-32B", "Qwen/Qwen2.5-0.5B"):
+        run, shape = run_with(**SEVEN), PUBLISHED[model]
+        asked = {"memory": training(run, shape).mem_mb * 2.0**20, "disk": 1e13}
+        assert wrong(monkeypatch, run, asked, asked, shape=shape) == [[], []]
+
+
+def test_room_for_two_trained_models_is_asked_for_with_prime(monkeypatch):
+    shape = PUBLISHED["Qwen/Qwen2.5-7B"]
+    run = run_with(**SEVEN)
+    prime = run.model_copy(update={"advantage": run.advantage.model_copy(update={"estimator": "prime"})})
+    room = {"disk": 20.0 * shape.parameters, "memory": 1e15, "gpus": None}
+    assert wrong(monkeypatch, run, room, room, shape=shape)[0] == []
+    assert "make room" in wrong(monkeypatch, prime, room, room, shape=shape)[0][0]
 
 
 def test_another_number_of_launchers_than_nodes_is_refused():
@@ -341,3 +428,21 @@ def test_nodes_divide_ranks_and_engines_stay_within_a_node():
         Compute(ranks=8, nodes=3)
     with pytest.raises(ValueError, match="divisors of the 4 ranks of a node"):
         Compute(device="cuda", ranks=8, nodes=2, engine="vllm", tensor_parallel=8)
+
+
+def test_a_node_that_cannot_train_says_so_before_it_looks_for_the_first(tmp_path, monkeypatch):
+    """Node 0 finds the same and never listens; the others would wait five minutes for it."""
+    (tmp_path / "run.yaml").write_text("run: [")
+    monkeypatch.setattr(train, "join", lambda *arguments: pytest.fail("looks for node 0"))
+    files = [tmp_path / name for name in ("run.yaml", "m.json", "t.parquet", "v.parquet", "s", "me.parquet", "o")]
+    with pytest.raises(ConfigError):
+        train.train(*files, tmp_path, nodes=2, node_rank=1, main_address="host")
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(train.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=r"lock cannot be locked .*-o flock"), train._alone(tmp_path, "run", Never()):
+        pass

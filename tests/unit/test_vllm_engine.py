@@ -3,13 +3,16 @@
 import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
+from entropy_mechanism.config import Compute
 from entropy_mechanism.rl.ranks import Ranks, SharedEngine
 from entropy_mechanism.rollouts.engine import Completion, EngineError, Sampling
 from entropy_mechanism.rollouts.vllm_engine import VllmEngine
+from entropy_mechanism.stages import sample
 from entropy_mechanism.stages.train import permanent
 
 
@@ -167,3 +170,22 @@ def test_neighbouring_ranks_of_one_engine_answer_the_same_prompts_and_all_get_ev
     object.__setattr__(ranks, "gather", lambda value: parts)
     found = SharedEngine(Echo(), ranks, together).generate(prompts, Sampling(1.0, 4, ()), seeds)
     assert [[completion.token_ids[0] for completion in group] for group in found] == seeds
+
+
+def test_the_engine_of_an_evaluation_has_room_for_the_longest_benchmark(monkeypatch):
+    """The longest prompt and the longest answer of one benchmark, not of two; its own `max_response` counts."""
+    asked = {"short": 30, "long": 10}
+    responder = object.__new__(sample._Responder)
+    responder.source = types.SimpleNamespace(weights=Path("weights"))
+    responder.experiment = types.SimpleNamespace(training=types.SimpleNamespace(dtype="float32"))
+    responder.evaluation = types.SimpleNamespace(
+        max_response=100,
+        benchmarks={
+            "short": types.SimpleNamespace(max_response=None),
+            "long": types.SimpleNamespace(max_response=500),
+        },
+    )
+    responder.compute, responder.problems, responder.tokenizer = Compute(engine="vllm"), asked, range(7)
+    responder._questions = lambda name: [types.SimpleNamespace(prompt_ids=[0] * asked[name])]
+    monkeypatch.setattr(sample, "vllm_engine", lambda compute, weights, vocabulary, longest, dtype: longest)
+    assert responder._engine() == 510

@@ -1,5 +1,6 @@
 """Whether a machine is fit for its share of a training: what each node reports, and what is wrong with it."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -99,7 +100,8 @@ def _lacks(machine: dict[str, Any], run: RunConfig, inputs: Mapping[str, Path], 
                 f"has {machine['memory'] / memory.GIB:.0f} GiB of main memory left and {needed / memory.GIB:.0f} "
                 "are needed; ask for more (Slurm: --mem)"
             )
-        needed = (12 + 4) * shape.parameters
+        trained = 2 if run.advantage.estimator == "prime" else 1
+        needed = (12 * trained + 4) * shape.parameters
         if main and machine["disk"] < needed:
             found.append(
                 f"{machine['disk'] / memory.GIB:.0f} GiB are left for results, and one checkpoint and the final "
@@ -147,17 +149,34 @@ def _weights(model: Path) -> dict[str, int]:
 
 
 def _available_memory() -> float | None:
-    """Bytes that processes here can still take: of the machine, or of this job where Slurm limits it."""
-    limits = []
+    """Bytes that processes here can take: what the machine has left, or this job's cgroup allows in all."""
+    limits = _cgroup_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits += [int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable")]
     except OSError:
         pass
-    per_node = os.environ.get("SLURM_MEM_PER_NODE", "")
-    if per_node.isdigit() and per_node != "0":
-        limits.append(int(per_node) * 1024.0**2)
     return min(limits, default=None)
+
+
+def _cgroup_limits(own: Path, root: Path) -> list[float]:
+    """Limits of memory of the cgroup that the file `own` names, and of all above it, in version 2 or 1; bytes."""
+    try:
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    limits = []
+    for _, controllers, name in entries:
+        if controllers not in ("", "memory"):
+            continue
+        top, file = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        place = top / name.strip("/")
+        for folder in (place, *place.parents):
+            with contextlib.suppress(OSError, ValueError):  # "max", or no such file: no limit here
+                limits.append(float(int((folder / file).read_text())))
+            if folder == top:
+                break
+    return limits
 
 
 def _gpus() -> list[tuple[float, float]] | None:

@@ -25,6 +25,10 @@ from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 ARRIVAL = 300.0
 """Seconds that nodes wait for one another at the start."""
+ANSWER = 30.0
+"""Seconds that a launcher waits for the next word of another at the start."""
+APPEARANCE = 20.0
+"""Seconds until a file of another node is there for certain: network file systems remember what was missing."""
 PARTING = 60.0
 """Seconds that a node waits for node 0's last word after it was asked to stop before the start."""
 _PORTS = range(16384, 32768)  # below the ports that Linux gives to outgoing connections
@@ -60,7 +64,10 @@ def find_place(
         )
     if not 0 <= int(rank) < count:
         raise ConfigError(f"--node-rank: found {rank}; allowed: 0 to {count - 1}, since there are {count} nodes")
-    launch = "{SLURM_JOB_ID}.{SLURM_STEP_ID}".format_map(step) if step else ""
+    # Launchers that were told their places may each be in a step, or a job, of its own.
+    launch = "{SLURM_JOB_ID}.{SLURM_STEP_ID}".format_map(step) if step and nodes is None else ""
+    if port is not None and port not in range(1, 65535):
+        raise ConfigError(f"--port: found {port}; allowed: 1 to 65534, since the port after it is taken, too")
     digest = hashlib.sha256(f"{launch} {name}".encode()).digest()
     port = port or _PORTS[int.from_bytes(digest[:4]) % len(_PORTS)]
     return Place(count, int(rank), tuple(filter(None, addresses)), port, launch)
@@ -93,7 +100,7 @@ def lead(
     stop.others = peers.wants_to_stop
     try:
         with _secret(store) as (name, secret), _listening(place) as listener:
-            reports = {0: own} | _arrivals(peers, listener, store / name, secret, stop)
+            reports = {0: own} | _arrivals(peers, listener, own, store / name, secret, stop)
         wrong = faults([reports[node] for node in range(place.count)])
         if any(wrong):
             lines = [f"{peers.name(node)}: {fault}" for node, found in enumerate(wrong) for fault in found]
@@ -127,8 +134,8 @@ def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: 
             refusal = refusal if answered else error.strerror or str(error)
         else:
             link.send(kind="hello", **mine)
-            answer = link.wait(30) or {}
-            if answer.get("kind") == "welcome":
+            answer = link.wait(ANSWER) or {}
+            if answer.get("kind") == "welcome" and answer.keys() >= {"file", "host"}:
                 link.send(kind="secret", secret=_read(store / Path(answer["file"]).name))
                 peers.links[0], peers.hosts[0] = link, answer["host"]
                 break
@@ -181,34 +188,54 @@ def leave(peers: Peers, stop: StopRequest) -> int:
 
 
 def _arrivals(
-    peers: Peers, listener: socket.socket, proof: Path, secret: str, stop: StopRequest
+    peers: Peers, listener: socket.socket, own: dict[str, Any], proof: Path, secret: str, stop: StopRequest
 ) -> dict[int, dict[str, Any]]:
-    """The reports of all other nodes, whose links are put into `peers`."""
+    """The reports of all other nodes, whose links are put into `peers`; each has the fields of node 0's `own`."""
     reports: dict[int, dict[str, Any]] = {}
+    # Connections that are not known yet: what they said first, and until when they are waited for.
+    strangers: dict[Link, tuple[dict[str, Any] | None, float]] = {}
     deadline = time.monotonic() + ARRIVAL
-    while missing := sorted(set(range(1, peers.place.count)) - reports.keys()):
-        stop.leave_if_asked(peers.name(0))
-        if time.monotonic() > deadline:
-            raise NodesError(
-                f"of {peers.place.count} nodes, {', '.join(map(str, missing))} did not come within "
-                f"{ARRIVAL:.0f} s to {peers.hosts[0]}, port {peers.place.port}; is a launcher started there, and "
-                "can it reach this one (--main-address, --port)?"
-            )
-        try:
-            link = Link(listener.accept()[0])
-        except TimeoutError:
-            continue
-        hello = link.wait(30) or {}
-        node = hello.get("node")
-        if hello.get("kind") != "hello" or node not in missing or hello.get("launch") != peers.place.launch:
-            link.send(kind="refusal", text="another training listens there, or this node has come already")
+    try:
+        while missing := sorted(set(range(1, peers.place.count)) - reports.keys()):
+            stop.leave_if_asked(peers.name(0))
+            if time.monotonic() > deadline:
+                raise NodesError(
+                    f"of {peers.place.count} nodes, {', '.join(map(str, missing))} did not come within "
+                    f"{ARRIVAL:.0f} s to {peers.hosts[0]}, port {peers.place.port}; is a launcher started there, "
+                    "and can it reach this one (--main-address, --port)?"
+                )
+            with contextlib.suppress(TimeoutError):
+                strangers[Link(listener.accept()[0])] = (None, time.monotonic() + ANSWER)
+            for link, (hello, until) in list(strangers.items()):
+                message = next(iter(link.receive(1)), None)
+                if message is None and link.open and time.monotonic() < until:
+                    continue
+                if hello is None and message and _is_hello(message, own, missing, peers.place):
+                    link.send(kind="welcome", file=proof.name, host=peers.hosts[0])
+                    strangers[link] = (message, time.monotonic() + ANSWER)
+                    continue
+                del strangers[link]
+                node = hello["node"] if hello else None
+                if node not in missing or node in reports or not (message or link.open):
+                    link.send(kind="refusal", text="another training listens there, or this node has come already")
+                    link.close()
+                    continue
+                peers.links[node], peers.hosts[node] = link, str(hello["host"])
+                reports[node] = hello | {"sees_store": (message or {}).get("secret") == secret}
+    finally:
+        for link in strangers:
             link.close()
-            continue
-        link.send(kind="welcome", file=proof.name, host=peers.hosts[0])
-        answer = link.wait(30) or {}
-        peers.links[node], peers.hosts[node] = link, str(hello.get("host"))
-        reports[node] = hello | {"sees_store": answer.get("secret") == secret}
     return reports
+
+
+def _is_hello(message: dict[str, Any], own: dict[str, Any], missing: list[int], place: Place) -> bool:
+    """Whether this is the report of a node of this training that has not come yet."""
+    return (
+        message.get("kind") == "hello"
+        and message.get("node") in missing
+        and message.get("launch") == place.launch
+        and message.keys() >= own.keys() | {"host"}
+    )
 
 
 @contextlib.contextmanager
@@ -228,10 +255,15 @@ def _secret(store: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
+    """The text of a file that was just written elsewhere, None where it does not appear."""
+    deadline = time.monotonic() + APPEARANCE
+    while True:
+        try:
+            return path.read_text()
+        except OSError:
+            if time.monotonic() > deadline:
+                return None
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         """Talk over `connection`, and let the kernel notice within a minute when the other machine is gone."""
         self.socket, self.open, self.rest = connection, True, b""
+        self.waiting: list[dict[str, Any]] = []
         options = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 60_000}
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in options.items():
@@ -60,8 +61,8 @@ class Link:
         with contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> list[dict[str, Any]]:
-        """The messages that have arrived; `open` becomes False when there will be no more."""
+    def receive(self, most: int | None = None) -> list[dict[str, Any]]:
+        """The messages that have arrived, at most `most`; `open` becomes False when no more will arrive."""
         while self.open:
             self.socket.settimeout(0)
             try:
@@ -74,16 +75,17 @@ class Link:
             self.open = bool(data) and len(self.rest) < _LONGEST
         *lines, self.rest = self.rest.split(b"\n")
         try:
-            return [dict(json.loads(line)) for line in lines]
+            self.waiting += [dict(json.loads(line)) for line in lines]
         except (ValueError, TypeError):  # whoever this is, it is no launcher
             self.open = False
-            return []
+        taken, self.waiting = self.waiting[:most], self.waiting[len(self.waiting[:most]) :]
+        return taken
 
     def wait(self, seconds: float) -> dict[str, Any] | None:
-        """The next message, if it comes alone and in time."""
+        """The next message, if it comes in time."""
         deadline = time.monotonic() + seconds
-        while self.open and time.monotonic() < deadline:
-            if messages := self.receive():
+        while (self.open or self.waiting) and time.monotonic() < deadline:
+            if messages := self.receive(1):
                 return messages[0]
             time.sleep(0.02)
         return None

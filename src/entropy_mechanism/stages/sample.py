@@ -129,7 +129,9 @@ class _Responder:
         weights, dtype = self.source.weights, self.experiment.training.dtype
         with join(self.compute.model_copy(update={"ranks": 1})) as ranks:
             if self.compute.engine == "vllm":
-                longest = longest_prompt(*map(self._questions, self.problems)) + self.evaluation.max_response
+                longest = max(
+                    longest_prompt(self._questions(name)) + self._longest(name) for name in self.problems
+                )
                 return vllm_engine(self.compute, weights, len(self.tokenizer), longest, dtype)
             return TransformersEngine(load_policy(weights).to(ranks.device), len(self.tokenizer), dtype=dtype)
 

@@ -7,6 +7,7 @@ This module is what surrounds a training: the lock, the finished run, the marker
 nothing heavy, so that a signal during the imports of `training` is noticed, and a retry in vain ends quickly.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -61,11 +62,16 @@ def train(
     stop = StopRequest(deadline_seconds)
     place = find_place(nodes, node_rank, main_address, port, str(output))
     inputs = {"config": config, "model": model, "train_set": train_set, "validation": validation}
+    try:
+        # On every node: what fails here fails on node 0 before it listens, and nobody else need wait for it.
+        run = read_run_config(config)
+        _check_nodes(run, place)
+        fingerprint = training_fingerprint(run, model, train_set, validation)
+    except OSError:
+        if not place.rank:
+            raise  # on another node, node 0 names what that one does not see
     if place.rank:
         return _help(place, inputs, store, stop)
-    run = read_run_config(config)
-    _check_nodes(run, place)
-    fingerprint = training_fingerprint(run, model, train_set, validation)
     folder = store / fingerprint
     params = run.model_dump(mode="json") | {"fingerprint": fingerprint, "training_version": TRAINING_VERSION}
     report, faults = (
@@ -289,6 +295,14 @@ def _alone(folder: Path, name: str, stop: StopRequest) -> Iterator[int]:
                 waiting = True
                 stop.leave_if_asked(name)
                 time.sleep(0.2)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                    raise
+                raise OSError(
+                    error.errno,
+                    f"{handle.name} cannot be locked ({error.strerror}), and without a lock two trainings of one "
+                    "run could meet; put `results` on a file system with flock (Lustre: mounted with -o flock)",
+                ) from error
         handle.seek(0)
         handle.truncate()
         handle.write(f"process {os.getpid()} on {os.uname().nodename}")
