@@ -167,7 +167,8 @@ def test_the_law_is_the_least_squares_fit_of_the_curves(root, run):
     law = pd.read_parquet(root / f"analysis/{run}/law.parquet").iloc[0]
     assert law["points"] == len(points)
     assert law[["a", "b", "ceiling"]].tolist() == pytest.approx([a, b, b - a], rel=1e-6, abs=1e-9)
-    assert law["a_low"] <= law["a"] <= law["a_high"]
+    rounding = 1e-12  # all there is of a slope and its interval where the accuracy never changed
+    assert law["a_low"] - rounding <= law["a"] <= law["a_high"] + rounding
 
 
 def test_figures_are_drawn_from_the_files_they_name(smoke, root):
