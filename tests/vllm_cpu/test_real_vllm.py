@@ -234,7 +234,7 @@ def test_a_context_beyond_the_models_is_refused_for_good(tmp_path):
 
 def test_a_vllm_for_another_device_is_named(tmp_path):
     folder = saved(random_policy(), tmp_path / "weights")
-    with pytest.raises(ValueError, match="asks for device cuda and engine vllm, and the vLLM installed here"):
+    with pytest.raises(EngineError, match="asks for device cuda and engine vllm, and the vLLM installed here"):
         VllmEngine(folder, VOCABULARY, longest=64, device="cuda")
 
 
