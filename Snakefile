@@ -33,6 +33,10 @@ except (ConfigError, memory.DoesNotFit, ValueError) as error:
 EXPERIMENT = PLAN.experiment
 PATHS = Paths(Path(SITE.results), EXPERIMENT_FILE.stem)
 
+if SITE.container:
+
+    container: SITE.container
+
 
 include: "rules/common.smk"
 include: "rules/data.smk"

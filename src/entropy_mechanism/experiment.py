@@ -390,3 +390,5 @@ class Site(Strict):
     """Where MLflow records go; by default an SQLite file in the results folder."""
     gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
     """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""
+    container: Annotated[str, Field(min_length=1)] | None = None
+    """Image that jobs run in with `--software-deployment-method apptainer`: a file, or a registry's address."""

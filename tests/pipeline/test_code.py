@@ -1,6 +1,7 @@
 """Lint, format and the shape of the code."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_the_conda_environments_have_the_pins_of_the_requirements(environment, n
     ]
     found = yaml.safe_load((REPOSITORY / f"envs/{environment}.yaml").read_text())
     assert found["dependencies"][-1]["pip"] == pins
+
+
+def test_the_image_is_made_of_the_requirements_and_has_the_python_of_the_conda_environments():
+    lines = [line for line in (REPOSITORY / "envs/Dockerfile").read_text().splitlines() if line[:1] != "#"]
+    recipe = "\n".join(lines)
+    assert "COPY requirements " in recipe
+    assert not re.search(r"[A-Za-z]==\d", recipe)  # every version is the requirements'
+    assert "debian:bookworm" in recipe  # whose python3 is 3.11, as that of
+    for name in ("cpu", "gpu"):
+        assert "- python=3.11\n" in (REPOSITORY / f"envs/{name}.yaml").read_text()
+    assert "!requirements" in (REPOSITORY / ".dockerignore").read_text().split()
 
 
 def test_the_requirements_of_vllm_name_what_the_constraints_do_not():
