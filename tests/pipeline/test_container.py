@@ -40,7 +40,8 @@ def test_a_job_runs_in_the_image_with_the_images_python_and_the_checkouts_packag
     )  # fmt: skip
     call, python = apptainer.read_text().splitlines()[:2]
     assert f" exec --home {workspace.root}" in call.replace("'", "")
-    assert f"--nv {image} bash -c" in call
+    assert " --nv " in call
+    assert f" {image} bash -c" in call
     assert python == f"image python: {workspace.root}/src"
     assert (workspace.root / RUN).is_file()
 
