@@ -38,6 +38,7 @@ if SITE.container:
     container: SITE.container
 
 
+include: "rules/scheduler.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
