@@ -119,7 +119,7 @@ def test_record_holds_digests_of_inputs_and_outputs(results, tmp_path):
     assert value["process"]["pid"] == os.getpid()
     assert value["environment"]["packages"]["torch"].startswith("2.")
     assert value["command"] == sys.argv
-    assert set(value["git"]) == {"revision", "dirty"}
+    assert set(value["git"]) == {"revision", "dirty", "changes"}
     assert tracking.latest_records(results, "make_model")[0].record_id == value["record_id"]
     assert tracking.latest_records(results, "train") == []
 

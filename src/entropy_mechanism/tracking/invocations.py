@@ -80,7 +80,7 @@ def settle_invocation(value: Invocation, results: Path | str) -> Invocation:
 
 def read_invocation(results: Path | str, invocation: str) -> Invocation | None:
     """One invocation, None when nothing is noted of it. Raises ValueError for an impossible name."""
-    path = _path(results, invocation)
+    path = invocation_path(results, invocation)
     if not path.is_file():
         return None
     try:
@@ -97,7 +97,8 @@ def read_invocations(results: Path | str) -> list[Invocation]:
     return [value for value in values if value is not None]
 
 
-def _path(results: Path | str, invocation: str) -> Path:
+def invocation_path(results: Path | str, invocation: str) -> Path:
+    """The file that notes an invocation. Raises ValueError for an impossible name."""
     if not NAME.fullmatch(invocation):
         raise ValueError(f"invocation {invocation!r}: letters, digits, '.', '_' and '-' only")
     return Path(results) / "records" / f"{_PREFIX}{invocation}.json"
@@ -105,5 +106,5 @@ def _path(results: Path | str, invocation: str) -> Path:
 
 def _write(results: Path | str, value: Invocation) -> Invocation:
     text = json.dumps(dataclasses.asdict(value), indent=1, ensure_ascii=False)
-    write_text(_path(results, value.invocation), without_credentials(text) + "\n")
+    write_text(invocation_path(results, value.invocation), without_credentials(text) + "\n")
     return value
