@@ -240,7 +240,8 @@ def _words(record: Record, facts: dict[str, Any]) -> str:
         return f"published as {facts['source']}; its account is no longer as it was recorded"
     names = ("config", "split", "revision", "commit")
     parts = ", ".join(f"{name} {facts[name]}" for name in names if facts.get(name) is not None)
-    return f"published as {facts['source']} at {facts['place']}, {parts}; {_settings(record.params)}"
+    settings = _settings(record.params)
+    return f"published as {facts['source']} at {facts['place']}, {parts}" + (f"; {settings}" if settings else "")
 
 
 def _together(digests: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from entropy_mechanism.files import replacing, sha256
+from entropy_mechanism.files import read_json, replacing, sha256
 from entropy_mechanism.tracking.artifacts import (
     INVOCATION,
     RECORD,
@@ -26,7 +26,13 @@ from entropy_mechanism.tracking.artifacts import (
     one_line,
     own_series,
 )
-from entropy_mechanism.tracking.invocations import Invocation, invocation_path, read_invocations
+from entropy_mechanism.tracking.invocations import (
+    Invocation,
+    invocation_of,
+    read_invocation,
+    read_invocations,
+    write_invocation,
+)
 from entropy_mechanism.tracking.records import (
     FINISHED,
     NAME,
@@ -100,7 +106,7 @@ def restore(
             note_sent(results, found, tracking_uri, _sent(results, records, runs | invocations))
             done = _Outputs(records, only).bring(results, store, runs, scratch, tell)
         return dataclasses.replace(done, records=len(runs), without_record=tuple(without_record))
-    except (MlflowException, RequestException) as error:
+    except (MlflowException, RequestException, ImportError) as error:  # the last without an address's own package
         raise OSError(one_line(error)) from None
 
 
@@ -149,9 +155,9 @@ def _bring_records(results: Path, store: Copies, runs: dict[str, Any], scratch: 
         record = read_record(store.fetch(run, RECORD, scratch / name))
         if record.record_id != name or not NAME.fullmatch(name) or not NAME.fullmatch(record.stage):
             raise ValueError(f"MLflow run {run.info.run_id}: {RECORD} is not the record {name!r}; delete that run")
+        _check_paths(record)
         path = results / "records" / record.stage / f"{record.record_id}.json"
         for series in own_series(record):
-            _check_path(series, record)
             place, copy = series.locate(results), Path(series.path).name
             if not place.exists() and store.has(run, copy):
                 _place(store.fetch(run, copy, scratch / name), place)
@@ -164,9 +170,9 @@ def _bring_records(results: Path, store: Copies, runs: dict[str, Any], scratch: 
 
 def _bring_invocations(results: Path, store: Copies, runs: dict[str, Any], scratch: Path) -> None:
     def bring(name: str) -> None:
-        path = invocation_path(results, name)
-        if not path.exists() and store.has(runs[name], INVOCATION):
-            _place(store.fetch(runs[name], INVOCATION, scratch / name), path)
+        if read_invocation(results, name) is None and store.has(runs[name], INVOCATION):
+            value = invocation_of(read_json(store.fetch(runs[name], INVOCATION, scratch / name)))
+            write_invocation(results, dataclasses.replace(value, invocation=name))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(bring, runs))
@@ -202,7 +208,6 @@ class _Outputs:
                 self._holders.setdefault(digest, []).append((record.record_id, path))
             for file in (*record.outputs, *record.artifacts):
                 if file.base == "results":
-                    _check_path(file, record)
                     self.newest[file.path] = (record, file)
                     self._made.update({path: (record, digest) for path, digest in members(file).items()})
         if folders := tuple(f"{name}/" for name in only):
@@ -309,13 +314,14 @@ class _Outputs:
         return self._moments[record.record_id]
 
 
-def _check_path(file: File, record: Record) -> None:
+def _check_paths(record: Record) -> None:
     """Raise ValueError for a record that would have a file written outside the results folder."""
-    for path in members(file):
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ValueError(
-                f"record {record.record_id} names {path}, outside the results folder; delete that run"
-            )
+    for file in (*record.outputs, *record.artifacts, *record.series):
+        for path in map(Path, members(file) if file.base == "results" else ()):
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(
+                    f"record {record.record_id} names {path}, outside the results folder; delete its run"
+                )
 
 
 def _place(source: Path, target: Path, moment: int | None = None) -> None:
