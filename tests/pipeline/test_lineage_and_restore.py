@@ -15,7 +15,8 @@ import urllib.request
 import pytest
 from conftest import copy_repository
 
-SMOKE = ("--config", "experiment=smoke")
+SMOKE = ("--config", "experiment=smoke", "results=elsewhere")
+"""Restored results stand under another path than those that were sent."""
 SHOWN = [f"nano--train--{method}--s1" for method in ("grpo", "kl-cov")]
 """Runs of Fig 11."""
 GRPO = SHOWN[0]
@@ -25,8 +26,8 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def lineage(workspace, *arguments):
-    (value,) = json.loads(workspace.cli("lineage", *arguments, "--json", "--results", "results").stdout)
+def lineage(workspace, *arguments, results="results"):
+    (value,) = json.loads(workspace.cli("lineage", *arguments, "--json", "--results", results).stdout)
     return value
 
 
@@ -48,7 +49,7 @@ def restored(smoke, tmp_path_factory):
     """Another copy of the repository, with the results that MLflow holds."""
     workspace = copy_repository(tmp_path_factory.mktemp("restored"))
     uri = f"sqlite:///{smoke.results}/mlflow.db"
-    said = workspace.cli("restore", "--tracking-uri", uri, "--results", "results").stdout
+    said = workspace.cli("restore", "--tracking-uri", uri, "--results", "elsewhere").stdout
     assert re.search(
         r"restore: \d+ records, \d+ files placed .* 0 were there, 0 not in MLflow, 0 not as rec", said
     )
@@ -99,16 +100,17 @@ def test_every_input_of_the_smoke_experiment_was_made_by_a_recorded_execution(sm
 
 
 def test_restored_results_are_the_same_and_snakemake_has_nothing_to_do(smoke, restored):
-    assert files(restored.results) == files(smoke.results)
+    assert files(restored.root / "elsewhere") == files(smoke.results)
     assert "Nothing to be done" in restored.snakemake("-n", *SMOKE).stdout
-    assert "audit: 0 findings" in restored.cli("audit", "--results", "results").stdout
-    assert named(lineage(restored, "fig11")) == named(lineage(smoke, "fig11"))
-    for item in lineage(restored, "fig11")["executions"].values():
+    assert "audit: 0 findings" in restored.cli("audit", "--results", "elsewhere").stdout
+    found = lineage(restored, "fig11", results="elsewhere")
+    assert named(found) == named(lineage(smoke, "fig11"))
+    for item in found["executions"].values():
         assert item["mlflow"]["run_id"]
 
 
 def test_touching_a_restored_data_set_plans_what_follows_and_nothing_else(restored):
-    path = restored.results / "smoke/data/easy.parquet"
+    path = restored.root / "elsewhere/smoke/data/easy.parquet"
     stat = path.stat()
     try:
         os.utime(path)
@@ -123,22 +125,33 @@ def test_touching_a_restored_data_set_plans_what_follows_and_nothing_else(restor
 def test_a_restored_run_is_a_hit_in_the_store_whose_lineage_leads_to_the_training(smoke, tmp_path):
     workspace = copy_repository(tmp_path)
     uri = f"sqlite:///{smoke.results}/mlflow.db"
-    command = ("restore", "--tracking-uri", uri, "--results", "results", "--workflow-experiment", "smoke")
+    command = ("restore", "--tracking-uri", uri, "--results", "elsewhere", "--workflow-experiment", "smoke")
     workspace.cli(*command)
-    manifest = f"results/smoke/runs/{GRPO}/manifest.json"
-    samples = f"results/smoke/evaluation/{GRPO}/easy/samples.parquet"
+    manifest = f"elsewhere/smoke/runs/{GRPO}/manifest.json"
+    samples = f"elsewhere/smoke/evaluation/{GRPO}/easy/samples.parquet"
     before = [digest(workspace.root / path) for path in (manifest, samples)]
     (workspace.root / samples).unlink()
     output = workspace.snakemake("-R", "train", "--", manifest, samples, *SMOKE).stdout
     assert "nothing to train" in output
     assert [digest(workspace.root / path) for path in (manifest, samples)] == before
     for stage, path in (("train", manifest), ("sample", samples)):
-        found = lineage(workspace, path)["executions"]
+        found = lineage(workspace, path, results="elsewhere")["executions"]
         again, first = sorted((name for name, item in found.items() if item["stage"] == stage), reverse=True)
         assert first in {link["execution"] for link in found[again]["links"]}
         assert found[first]["key"] == found[again]["key"] == GRPO
         assert (smoke.results / f"records/{stage}/{first}.json").is_file()
         assert not (smoke.results / f"records/{stage}/{again}.json").exists()
+
+
+def test_the_report_made_anew_elsewhere_shows_every_figure(restored, tmp_path):
+    """In a copy, since the report is recorded."""
+    shutil.copytree(restored.root / "elsewhere", tmp_path / "results")
+    config = ("--experiment", "config/experiments/smoke.yaml")
+    page = tmp_path / "results/smoke/report/index.html"
+    page.unlink()
+    restored.cli("report", *config, "--output", str(page), "--results", str(tmp_path / "results"))
+    assert "<svg" in page.read_text()
+    assert "out of date" not in page.read_text()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from entropy_mechanism.paths import ARTIFACT_LIMIT_MB, ARTIFACT_LIMIT_VARIABLE
 from entropy_mechanism.tracking.records import File, Record, without_credentials
 
 RECORD, INVOCATION = "record.json", "invocation.json"
-_SECONDS_OF_A_FILE = "120"  # for one answer while a file is copied: the server passes it on first
+_SECONDS_OF_A_FILE = "30"  # for one answer while a file is copied: the server passes it on first
 
 
 def artifact_limit() -> int:
