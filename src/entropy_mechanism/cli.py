@@ -133,6 +133,17 @@ def _parser() -> argparse.ArgumentParser:
         ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
                          "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
         ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
+    add("lineage", "stages.lineage", "lineage", "everything that a file or an execution was made from",
+        ("asked", {"nargs": "+", "metavar": "FILE", "help": "a recorded file, or a record, run, or MLflow run"}),
+        ("--descendants", {"action": "store_true", "help": "everything that was made from it instead"}),
+        ("--json", {"action": "store_true", "help": "for programs"}))  # fmt: skip
+    add("restore", "stages.restore", "restore", "rebuild a results folder from what MLflow holds",
+        ("--tracking-uri", {"required": True, "metavar": "URI", "help": "MLflow store, sqlite:///… or http://…"}),
+        ("--experiment", {"default": "entropy-mechanism", "metavar": "NAME", "help": "MLflow experiment"}),
+        ("--artifacts", {"type": Path, "default": None, "metavar": "FOLDER",
+                         "help": "where the folder of artifacts (mlartifacts) is now, if it was moved"}),
+        ("--workflow-experiment", {"nargs": "+", "default": [], "metavar": "NAME",
+                                   "help": "only these experiments, such as tiny; all by default"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     track = ("tracking.follow",)
     add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",

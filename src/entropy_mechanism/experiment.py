@@ -17,6 +17,7 @@ from entropy_mechanism.methods import (
     Regularisation,
     TrainingOverride,
 )
+from entropy_mechanism.paths import ARTIFACT_LIMIT_MB
 from entropy_mechanism.settings import (
     Analysis,
     Decontamination,
@@ -388,6 +389,8 @@ class Site(Strict):
     """Folder for everything that is made."""
     tracking_uri: str | None = None
     """Where MLflow records go; by default an SQLite file in the results folder."""
+    artifact_limit_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = ARTIFACT_LIMIT_MB
+    """Outputs up to this size, in megabytes, are copied to MLflow, so that `restore` can bring them back."""
     gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
     """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""
     container: Annotated[str, Field(min_length=1)] | None = None

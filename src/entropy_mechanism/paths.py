@@ -5,6 +5,10 @@ from pathlib import Path
 
 RESULTS_VARIABLE = "ENTROPY_MECHANISM_RESULTS"
 """Environment variable that tells stages where the results are; the workflow sets it for its jobs."""
+ARTIFACT_LIMIT_VARIABLE = "ENTROPY_MECHANISM_ARTIFACT_LIMIT_MB"
+"""Environment variable with the site's `artifact_limit_mb`; the workflow sets it for whoever sends to MLflow."""
+ARTIFACT_LIMIT_MB = 64.0
+"""Megabytes up to which an output is copied to MLflow: all of `tiny`, not the weights of a 0.5B model."""
 RUN_ANALYSES = (
     "runs",
     "curves",

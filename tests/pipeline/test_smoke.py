@@ -183,7 +183,7 @@ def test_figures_are_drawn_from_the_files_they_name(smoke, root):
         assert described["caption"]
         assert described["runs"]
         assert set(described["runs"]) <= set(RUNS)
-        assert described["inputs"] == {path: digest(smoke.root / path) for path in described["inputs"]}
+        assert described["inputs"] == {path: digest(figure.parent / path) for path in described["inputs"]}
         assert len(pd.read_csv(figure.with_suffix(".csv"))) > 0
     drawn = pd.read_csv(root / "figures/fig11.csv")
     ours = drawn[(drawn["source"] == "ours") & drawn["y_name"].str.contains("ntropy")]

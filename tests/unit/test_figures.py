@@ -741,7 +741,7 @@ def test_a_figure_is_described_by_its_runs_and_the_digests_of_its_inputs(frames,
     draw_figure("fig11", inputs, outputs, tmp_path)
     described = json.loads((tmp_path / "fig11.json").read_text())
     assert described["runs"] == sorted(frames["runs"]["run"])
-    assert described["inputs"] == {path: files.sha256(path) for path in inputs}
+    assert described["inputs"] == {f"analysis/one/{Path(path).name}": files.sha256(path) for path in inputs}
     assert (described["title"], described["caption"]) == (fig11.TITLE, fig11.CAPTION)
     assert (tmp_path / described["data"]).is_file()
     assert (tmp_path / "fig11.svg").read_text().count("<svg") == 1

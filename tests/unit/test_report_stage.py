@@ -35,7 +35,7 @@ def folder(tmp_path):
         place.parent.mkdir()
         place.with_suffix(".csv").write_text(content)
         described = {"name": name, "title": "Title", "caption": "Caption.", "runs": ["r"]}
-        described["inputs"] = {source.as_posix(): digest(source)}
+        described["inputs"] = {"../analysis/run/law.parquet": digest(source)}
         place.with_suffix(".json").write_text(json.dumps(described))
     (tmp_path / "figures/fig01.png").write_bytes(PNG)
     (tmp_path / "figures/fig01.pdf").write_bytes(b"%PDF")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from entropy_mechanism import tracking
+from entropy_mechanism.paths import ARTIFACT_LIMIT_VARIABLE
 
 WRITER = """
 import sys, time
@@ -119,7 +120,7 @@ def test_record_holds_digests_of_inputs_and_outputs(results, tmp_path):
     assert value["process"]["pid"] == os.getpid()
     assert value["environment"]["packages"]["torch"].startswith("2.")
     assert value["command"] == sys.argv
-    assert set(value["git"]) == {"revision", "dirty"}
+    assert set(value["git"]) == {"revision", "dirty", "changes"}
     assert tracking.latest_records(results, "make_model")[0].record_id == value["record_id"]
     assert tracking.latest_records(results, "train") == []
 
@@ -204,6 +205,7 @@ def test_missing_values_stay_in_the_series_and_are_not_sent(results):
 
 def test_sync_sends_tree_params_points_tags_and_files_once(results, monkeypatch):
     monkeypatch.setenv(tracking.INVOCATION_VARIABLE, "night-1")
+    monkeypatch.setenv(ARTIFACT_LIMIT_VARIABLE, "1")
     params = {"method": {"name": "kl_cov", "k": 2e-3}, "long": "x" * 9000, "a#b": 1, "a@b": 2}
     params |= {f"p{i}": i for i in range(230)}
     small, large = results / "smoke/analysis/law.json", results / "smoke/data/big.json"

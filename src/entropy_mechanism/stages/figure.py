@@ -1,5 +1,6 @@
 """Analysis files -> one figure or table, its data, its caption and the runs it shows."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ def figure(name: str, frames: list[str], outputs: list[str], results: Path) -> N
         for picture in pictures:
             style.save(drawn, picture)
         files.write_text(csv, module.data(tables).to_csv(index=False))
-        files.write_json(description, _describe(name, module, tables, frames))
+        files.write_json(description, _describe(name, module, tables, frames, description.parent))
 
 
 def table(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
@@ -32,7 +33,7 @@ def table(name: str, frames: list[str], outputs: list[str], results: Path) -> No
         csv, markdown, description = paths
         files.write_text(csv, content.to_csv(index=False))
         files.write_text(markdown, module.markdown(content))
-        files.write_json(description, _describe(name, module, tables, frames))
+        files.write_json(description, _describe(name, module, tables, frames, description.parent))
 
 
 def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
@@ -43,13 +44,18 @@ def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
 
 
-def _describe(name: str, module: object, tables: dict[str, pd.DataFrame], frames: list[str]) -> dict:
-    """What a reader of the figure needs to know; the digests tell whether it is older than its inputs."""
+def _describe(
+    name: str, module: object, tables: dict[str, pd.DataFrame], frames: list[str], folder: Path
+) -> dict[str, object]:
+    """What a reader of the figure needs to know; the digests tell whether it is older than its inputs.
+
+    Inputs are named from `folder`, where the description stands: results may be moved.
+    """
     return {
         "name": name,
         "title": module.TITLE,
         "caption": module.CAPTION,
         "runs": sorted({run for table in tables.values() if "run" in table for run in table["run"]}),
         "data": f"{name}.csv",
-        "inputs": {Path(path).as_posix(): files.sha256(path) for path in frames},
+        "inputs": {Path(os.path.relpath(path, folder)).as_posix(): files.sha256(path) for path in frames},
     }

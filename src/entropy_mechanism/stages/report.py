@@ -1,5 +1,6 @@
 """Figures, tables, analyses and records -> one self-contained page."""
 
+import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
     items = [Path(path) for path in inputs.descriptions(plan, paths)]
     made = [path for path in items if path.is_file()]
     with tracking.stage("report", name, results=results, inputs=[*made, *frames], outputs=[output]):
-        read = {Path(path).as_posix(): files.sha256(path) for path in frames}
+        read = {os.path.abspath(path): files.sha256(path) for path in frames}
         tables = read_frames(frames)
         entries = [_Item(path, output.parent, read) for path in items]
         sent = tracking.sync(results, tracking_uri)
@@ -103,12 +104,13 @@ class _Item:
         """Why this cannot be shown: it is not there, or older than its inputs, or than those of the report."""
         if not self.description:
             return f"{self.path} was not made"
-        for path, digest in self.description["inputs"].items():
+        for relative, digest in self.description["inputs"].items():
+            path = os.path.abspath(self.path.parent / relative)
             found = self.read.get(path) or (files.sha256(path) if Path(path).is_file() else None)
             if found is None:
-                return f"out of date, since {path}, from which it was made, is no longer there"
+                return f"out of date, since {os.path.relpath(path)}, from which it was made, is no longer there"
             if found != digest:
-                return f"out of date, since it was made from another {path} than there is now"
+                return f"out of date, since it was made from another {os.path.relpath(path)} than there is now"
         return ""
 
     def _told(self) -> dict[str, Any]:

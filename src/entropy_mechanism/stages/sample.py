@@ -63,8 +63,11 @@ def sample(
         responder = _Responder(policy, settings, compute, sources)
         for name, target in targets.items():
             cached = store / "samples" / f"{responder.fingerprint(name)}.parquet"
-            if not cached.is_file():
+            if cached.is_file():
+                record.inputs_also(cached)
+            else:
                 files.write_parquet(cached, responder.answer(name))
+                record.artifact(cached)
             with files.replacing(target) as temporary:
                 shutil.copyfile(cached, temporary)
             frame = pd.read_parquet(target)

@@ -32,6 +32,8 @@ def token_covariances(
         "token_covariances", run.run, results=results, inputs=[config, metrics, source], outputs=outputs
     ) as record:
         folder = store / manifest.read(source).facts["fingerprint"]
+        if (folder / "tokens").is_dir():
+            record.inputs_also(folder / "tokens")
         every = run.training.record_tokens_every
         steps = _recorded(pd.read_parquet(metrics), every, run.training.steps)
         covariances, levels = [], []

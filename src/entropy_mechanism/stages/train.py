@@ -88,11 +88,11 @@ def train(
             inputs=list(inputs.values()),
             outputs=[metrics, output],
             metrics_file=folder / "metrics.jsonl",
-        ),
+        ) as record,
     ):
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, run.run, stop) as lock:
-            if _finished(folder):
+            if found := _finished(folder):
                 tell(f"{run.run}: found in {folder}, nothing to train")
             else:
                 _heed_failure(folder, retry)
@@ -110,6 +110,9 @@ def train(
                         launch(
                             _rank(inputs, fingerprint, folder, stop), run.compute.ranks, stop, lock, peers, meeting
                         )
+            # What stands in the store belongs to the execution that trained; another one has it from there.
+            for part, digests in _final_state(folder).items():
+                (record.inputs_also if found else record.artifact)(part, digests)
             _write_outputs(run, fingerprint, folder, metrics, output)
     return 0
 
@@ -211,6 +214,13 @@ def _finished(folder: Path) -> bool:
     if damaged:
         tell(f"{folder} is not as it was left when the run was finished ({', '.join(damaged)}); going on with it")
     return not damaged
+
+
+def _final_state(folder: Path) -> dict[Path, dict[str, str] | None]:
+    """What a finished run leaves in the store for others, with digests where `done.json` holds them."""
+    parts = {folder / "final": files.read_json(folder / "done.json")["digests"]}
+    parts |= dict.fromkeys([folder / "done.json", folder / "metrics.jsonl", folder / "tokens"])
+    return {part: digests for part, digests in parts.items() if part.exists()}
 
 
 def _write_outputs(run: RunConfig, fingerprint: str, folder: Path, metrics: Path, output: Path) -> None:

@@ -53,7 +53,7 @@ def begin_invocation(results: Path | str, invocation: str, parent_pid: int) -> I
         process=process_identity(parent_pid),
         follower=process_identity(),
     )
-    return _write(results, value)
+    return write_invocation(results, value)
 
 
 def end_invocation(results: Path | str, invocation: str, status: str) -> Invocation:
@@ -62,7 +62,7 @@ def end_invocation(results: Path | str, invocation: str, status: str) -> Invocat
         raise ValueError(f"status {status!r} of invocation {invocation}: FINISHED, FAILED or KILLED")
     moment = now()
     value = read_invocation(results, invocation) or Invocation(invocation, status, started=moment)
-    return _write(results, dataclasses.replace(value, status=status, ended=moment))
+    return write_invocation(results, dataclasses.replace(value, status=status, ended=moment))
 
 
 def settle_invocation(value: Invocation, results: Path | str) -> Invocation:
@@ -74,7 +74,7 @@ def settle_invocation(value: Invocation, results: Path | str) -> Invocation:
         return value
     value = dataclasses.replace(value, status=KILLED, ended=now())
     with contextlib.suppress(OSError):
-        _write(results, value)
+        write_invocation(results, value)
     return value
 
 
@@ -84,10 +84,14 @@ def read_invocation(results: Path | str, invocation: str) -> Invocation | None:
     if not path.is_file():
         return None
     try:
-        value = read_json(path)
-        return Invocation(**{**value, "command": tuple(value["command"])})
+        return invocation_of(read_json(path))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not an invocation ({error}); restore or delete this file") from None
+
+
+def invocation_of(value: dict[str, Any]) -> Invocation:
+    """An invocation from its JSON. Raises TypeError or KeyError for anything else."""
+    return Invocation(**{**value, "command": tuple(value["command"])})
 
 
 def read_invocations(results: Path | str) -> list[Invocation]:
@@ -103,7 +107,8 @@ def _path(results: Path | str, invocation: str) -> Path:
     return Path(results) / "records" / f"{_PREFIX}{invocation}.json"
 
 
-def _write(results: Path | str, value: Invocation) -> Invocation:
+def write_invocation(results: Path | str, value: Invocation) -> Invocation:
+    """Note an invocation, with credentials inside addresses removed; returns it."""
     text = json.dumps(dataclasses.asdict(value), indent=1, ensure_ascii=False)
     write_text(_path(results, value.invocation), without_credentials(text) + "\n")
     return value

@@ -1,6 +1,7 @@
 """Where a stage ran: packages, host, git revision, and whether a recorded process still lives."""
 
 import contextlib
+import hashlib
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("torch", "transformers", "mlflow", "snakemake", "numpy", "pandas")
+_PACKAGE = Path(__file__).parents[1]
 
 
 def environment() -> dict[str, Any]:
@@ -32,24 +34,36 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Revision of the checkout this package runs from, and whether it differs from it; None outside git."""
-    unknown = {"revision": None, "dirty": None}
+    """Revision of the checkout this package runs from, and whether it differs from it; None outside git.
+
+    `changes` tells two states of one revision apart: sixteen digits of the SHA-256 of all differences of tracked
+    files and of the files in the package that git does not know. None where nothing differs.
+    """
     try:
-        lines = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "status", "--porcelain=v2", "--branch"],
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # stages run side by side: never take index.lock
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.splitlines()
+        lines = _git("status", "--porcelain=v2", "--branch").decode().splitlines()
+        head = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), "(initial)")
+        dirty = any(not line.startswith("#") for line in lines)
+        changes = _changes() if dirty and head != "(initial)" else None
     except (OSError, subprocess.SubprocessError):
-        return unknown
-    head = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), "(initial)")
-    return {
-        "revision": None if head == "(initial)" else head,
-        "dirty": any(not line.startswith("#") for line in lines),
-    }
+        return {"revision": None, "dirty": None, "changes": None}
+    return {"revision": None if head == "(initial)" else head, "dirty": dirty, "changes": changes}
+
+
+def _changes() -> str:
+    digest = hashlib.sha256(_git("diff", "HEAD", "--binary", "--no-ext-diff"))
+    for name in sorted(filter(None, _git("ls-files", "--others", "--exclude-standard", "-z").split(b"\0"))):
+        digest.update(name + b"\0" + hashlib.sha256((_PACKAGE / os.fsdecode(name)).read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(
+        ["git", "-C", str(_PACKAGE), *arguments],
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # stages run side by side: never take index.lock
+        capture_output=True,
+        timeout=10,
+        check=True,
+    ).stdout
 
 
 def birth(pid: int) -> str | None:

@@ -107,14 +107,17 @@ def place(path: Path | str, results: Path | str) -> File:
     return File(Path(os.path.relpath(absolute)).as_posix(), "cwd")
 
 
-def describe(path: Path | str, results: Path | str) -> File:
-    """Place, size and digest of a file or folder. Raises FileNotFoundError when there is neither."""
+def describe(path: Path | str, results: Path | str, digests: Mapping[str, str] | None = None) -> File:
+    """Place, size and digest of a file or folder. Raises FileNotFoundError when there is neither.
+
+    `digests` of a folder's files by their paths in it, where they are known: large weights are read only once.
+    """
     path, where = Path(path), place(path, results)
     if not path.is_dir():
         return dataclasses.replace(where, sha256=sha256(path), size=path.stat().st_size)
     tree = {
         name: digest
-        for name, digest in sha256_of_tree(path).items()
+        for name, digest in (sha256_of_tree(path) if digests is None else dict(sorted(digests.items()))).items()
         if name.rsplit("/", 1)[-1] != SNAKEMAKE_MARKER
     }
     lines = "".join(f"{digest}  {name}\n" for name, digest in tree.items())
@@ -181,7 +184,7 @@ class StageRecord:
         self.results = results
         self._record = record
         self._outputs = list(outputs)
-        self._artifacts: list[Path | str] = []
+        self._artifacts: dict[Path, Mapping[str, str] | None] = {}
         self._series = path.with_name(f"{record.record_id}.metrics.jsonl")
 
     @property
@@ -206,9 +209,16 @@ class StageRecord:
             handle.write(json.dumps(line).encode() + b"\n")
         self._use_series(self._series)
 
-    def artifact(self, path: Path | str) -> None:
-        """Name a small extra file that is recorded and copied to MLflow."""
-        self._artifacts.append(path)
+    def artifact(self, path: Path | str, digests: Mapping[str, str] | None = None) -> None:
+        """Name an extra file or folder that is recorded and copied to MLflow like an output, but not audited.
+
+        `digests` as in `describe`.
+        """
+        self._artifacts[Path(path)] = digests
+
+    def inputs_also(self, path: Path | str, digests: Mapping[str, str] | None = None) -> None:
+        """Name one more input, known only while the stage runs; `digests` as in `describe`."""
+        self._update(inputs=(*self._record.inputs, describe(path, self.results, digests)))
 
     def outputs_also(self, path: Path | str) -> None:
         """Name one more output, known only while the stage runs."""
@@ -231,7 +241,7 @@ class StageRecord:
         self._record = dataclasses.replace(
             self._record,
             outputs=tuple(describe(path, self.results) for path in self._outputs),
-            artifacts=tuple(describe(path, self.results) for path in self._artifacts),
+            artifacts=tuple(describe(path, self.results, known) for path, known in self._artifacts.items()),
         )
 
 

@@ -1,4 +1,4 @@
-"""Sending local records to MLflow: every record, point and small file once, however often it is repeated.
+"""Sending local records to MLflow: every record, point and file up to a size once, however often it is repeated.
 
 What the server accepted is noted in `results/records/mlflow.json`, every second and at the end of a pass. A
 sender that dies before noting repeats what it sent, which adds nothing: a run is found again by its tag
@@ -11,17 +11,16 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import logging
 import os
-import posixpath
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropy_mechanism.files import read_json, sha256, write_text
+from entropy_mechanism.files import read_json, write_text
+from entropy_mechanism.tracking.artifacts import INVOCATION, artifact_limit, connect, one_line, send
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
 from entropy_mechanism.tracking.provenance import vanished
@@ -38,8 +37,6 @@ from entropy_mechanism.tracking.records import (
 )
 
 EXPERIMENT = "entropy-mechanism"
-COPIED_SUFFIXES = (".json", ".csv", ".md", ".png", ".yaml", ".html")
-COPIED_BYTES = 2**20
 NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory or power loss"
 
 
@@ -102,6 +99,8 @@ class Sender:
         self.uri = tracking_uri or default_tracking_uri(results)
         self.experiment = experiment
         self._resend = resend
+        self._limit = artifact_limit()
+        self._fresh: set[str] = set()
         self._client: Any = None
         self._state: dict[str, Any] = {}
         self._owners: dict[File, str] = {}
@@ -117,7 +116,7 @@ class Sender:
         if not (self.results / "records").is_dir():
             return SyncResult(error=f"{self.results}: no folder 'records', so nothing was recorded here")
         try:
-            with _lock(self.results, wait):
+            with locked(self.results, wait):
                 records, invocations, broken = self._read()
                 self._state = _read_state(self.results)
                 self._written = json.dumps(self._state, indent=1)
@@ -131,7 +130,7 @@ class Sender:
                 finally:
                     self._save()
         except Exception as problem:  # whatever MLflow raises, the science goes on and the records remain
-            error = _one_line(problem)
+            error = one_line(problem)
         return SyncResult(**self._counts, pending=total - done, error=error)
 
     def pending(self) -> int:
@@ -158,19 +157,9 @@ class Sender:
         return records, invocations, broken
 
     def _connect(self) -> None:
-        """Open the store (the first time on a new SQLite file: 5 s of migrations) and find the experiment."""
+        """Open the store and find the experiment."""
         if self._client is None:
-            # Bounded before MLflow reads them: its default is to retry for four minutes.
-            for name, value in (
-                ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
-                ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
-                ("MLFLOW_DISABLE_TELEMETRY", "true"),
-            ):
-                os.environ.setdefault(name, value)
-            from mlflow import MlflowClient
-
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
-            self._client = MlflowClient(self.uri)
+            self._client = connect(self.uri)
         client = self._client
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
@@ -178,22 +167,18 @@ class Sender:
             found = client.get_experiment(client.create_experiment(self.experiment, artifact_location=local))
         if found.lifecycle_stage != "active":
             raise RuntimeError(f"MLflow experiment {self.experiment!r} is deleted; restore or rename it")
-        number, created = found.experiment_id, found.creation_time
-        store = {"experiment": self.experiment, "experiment_id": number, "created": created}
+        store = store_identity(found)
         if self._resend or any(self._state.get(name) != value for name, value in store.items()):
             # Another store, or the same one made anew: nothing there was sent yet.
             self._state, self._resend = {**_empty(), **store}, False
         self._state["tracking_uri"] = without_credentials(self.uri)
 
     def _is_sent(self, item: Record | Invocation) -> bool:
-        kind, name = self._name(item)
+        kind, name = _name(item)
         entry = self._state[kind].get(name, {})
-        return entry.get("digest") == _digest(item) and entry.get("complete", False)
-
-    def _name(self, item: Record | Invocation) -> tuple[str, str]:
-        if isinstance(item, Record):
-            return "records", item.record_id
-        return "invocations", item.invocation
+        if entry.get("left_out") is not None and entry["left_out"] <= self._limit:
+            return False  # what was too large is no longer
+        return entry.get("digest") == digest_of(item) and entry.get("complete", False)
 
     def _try_to_send(self, item: Record | Invocation) -> str | None:
         """Send one item; a complaint of the server about this item is returned, any other error raised."""
@@ -207,7 +192,7 @@ class Sender:
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"):
                 raise
-            return f"{' '.join(self._name(item))}: {_one_line(error)}"
+            return f"{' '.join(_name(item))}: {one_line(error)}"
         if time.monotonic() - self._saved > 1:
             self._save()
         return None
@@ -229,18 +214,21 @@ class Sender:
             if not found:
                 tags = {tag: name, **tags}
                 found = [self._client.create_run(where, _milliseconds(started), tags, title)]
+                self._fresh.add(name)
             entry["run_id"] = found[0].info.run_id
         return entry["run_id"]
 
     def _send_invocation(self, item: Invocation) -> None:
         run = self._run("invocations", item.invocation, item.started, item.invocation, {})
         entry = self._state["invocations"][item.invocation]
-        if entry.get("digest") == _digest(item):
+        if entry.get("digest") == digest_of(item):
             return
         tags = {"command": " ".join(item.command), "git_revision": str(item.git.get("revision"))}
         self._log_entries(run, {}, tags)
+        if item.status != RUNNING:
+            self._client.log_dict(run, dataclasses.asdict(item), INVOCATION)
         self._end(run, item.status, item.ended)
-        entry.update(digest=_digest(item), complete=item.status != RUNNING)
+        entry.update(digest=digest_of(item), complete=item.status != RUNNING)
         self._counts["sent"] += 1
 
     def _send_record(self, record: Record) -> None:
@@ -251,15 +239,19 @@ class Sender:
             tags["mlflow.parentRunId"] = self._state["invocations"][record.invocation]["run_id"]
         run = self._run("records", record.record_id, record.started, f"{record.stage} {record.key}", tags)
         entry = self._state["records"][record.record_id]
-        if changed := entry.get("digest") != _digest(record):
+        if changed := entry.get("digest") != digest_of(record):
             self._log_entries(run, params_of(record.params), {**tags, **tags_of(record)})
         for file in record.series:
             if self._owners[file] == record.record_id:
                 self._send_series(run, record, file)
-        if changed and record.status != RUNNING:
-            self._send_artifacts(run, record)
+        if record.status != RUNNING:
+            fresh = record.record_id in self._fresh
+            self._fresh.discard(record.record_id)  # whatever happens now, another attempt looks what is there
+            count, left = send(self._client, run, record, self.results, self._limit, fresh=fresh)
+            self._counts["artifacts"] += count
+            entry["left_out"] = left
             self._end(run, record.status, record.ended)
-        entry.update(digest=_digest(record), complete=record.status != RUNNING)
+        entry.update(digest=digest_of(record), complete=record.status != RUNNING)
         self._counts["sent"] += changed
 
     def _log_entries(self, run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -287,18 +279,6 @@ class Sender:
             self._counts["points"] += len(points)
         self._stamps[place] = stamp
 
-    def _send_artifacts(self, run: str, record: Record) -> None:
-        """The record itself, and each small output as long as it is still the file that was recorded."""
-        self._client.log_dict(run, dataclasses.asdict(record), "record.json")
-        self._counts["artifacts"] += 1
-        for file in (*record.outputs, *record.artifacts):
-            path = file.locate(self.results)
-            small = file.tree is None and file.size <= COPIED_BYTES and path.suffix in COPIED_SUFFIXES
-            if small and path.is_file() and sha256(path) == file.sha256:
-                folder = posixpath.dirname(posixpath.normpath(f"/outputs/{file.path}")).strip("/")
-                self._client.log_artifact(run, str(path), folder)
-                self._counts["artifacts"] += 1
-
     def _end(self, run: str, status: str, ended: str | None) -> None:
         if status != RUNNING:
             self._client.set_terminated(run, status, _milliseconds(ended) if ended else None)
@@ -321,8 +301,11 @@ def _settle(path: Path) -> Record:
 
 
 @contextlib.contextmanager
-def _lock(results: Path, wait: float) -> Iterator[None]:
-    """Be the only sender of this results folder. Raises TimeoutError after `wait` seconds."""
+def locked(results: Path, wait: float) -> Iterator[None]:
+    """Be the only one that sends from this results folder or restores into it.
+
+    Raises TimeoutError after `wait` seconds.
+    """
     path = results / "records" / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
@@ -339,6 +322,34 @@ def _lock(results: Path, wait: float) -> Iterator[None]:
                 print(f"warning: {path}: {error}; run one sender at a time", file=sys.stderr)
                 break
         yield
+
+
+def store_identity(experiment: Any) -> dict[str, Any]:
+    """What tells a store's MLflow experiment from one of the same name elsewhere, or made anew."""
+    return {
+        "experiment": experiment.name,
+        "experiment_id": experiment.experiment_id,
+        "created": experiment.creation_time,
+    }
+
+
+def note_sent(results: Path, experiment: Any, uri: str, runs: Iterable[tuple[Record | Invocation, str]]) -> None:
+    """Note items that came from a store, with their runs, as sent there, unless another store is noted."""
+    state, store = _read_state(results), store_identity(experiment)
+    if state["experiment_id"] is None:
+        state |= {**store, "tracking_uri": without_credentials(uri)}
+    if any(state.get(name) != value for name, value in store.items()):
+        return
+    for item, run in runs:
+        kind, name = _name(item)
+        state[kind].setdefault(name, {"run_id": run, "digest": digest_of(item), "complete": True})
+    write_text(_state_path(results), json.dumps(state, indent=1) + "\n")
+
+
+def _name(item: Record | Invocation) -> tuple[str, str]:
+    if isinstance(item, Record):
+        return "records", item.record_id
+    return "invocations", item.invocation
 
 
 def _state_path(results: Path) -> Path:
@@ -358,15 +369,11 @@ def _empty() -> dict[str, Any]:
     return {"experiment_id": None, "records": {}, "invocations": {}}
 
 
-def _digest(item: Any) -> str:
+def digest_of(item: Record | Invocation) -> str:
+    """Sixteen digits of what is sent of an item: what was noted with them needs no sending."""
     text = json.dumps(dataclasses.asdict(item), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _milliseconds(moment: str) -> int:
     return round(datetime.fromisoformat(moment).timestamp() * 1000)
-
-
-def _one_line(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}".strip().split("\n", 1)[0]
-    return without_credentials(text if len(text) <= 300 else text[:299] + "…")
