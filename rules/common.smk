@@ -58,9 +58,9 @@ wildcard_constraints:
 
 
 def track(command, options, wait=True):
-    """Run `entropy-mechanism track-…` for this invocation; a failure never stops the workflow."""
+    """Run `entropy-mechanism track …` for this invocation; a failure never stops the workflow."""
     line = (
-        f"-m entropy_mechanism track-{command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {TRACKING}"
+        f"-m entropy_mechanism track {command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {TRACKING}"
     )
     process = subprocess.Popen(
         [sys.executable, *shlex.split(line), "--results", SITE.results],

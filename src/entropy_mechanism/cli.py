@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from entropy_mechanism import __version__
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.paths import RESULTS_VARIABLE
 from entropy_mechanism.rl.errors import PermanentError
-
-Arguments = argparse.Namespace
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,8 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="STAGE", required=True)
 
-    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
-        command = commands.add_parser(
+    def add(
+        name: str, module: str, function: str, text: str, *options: tuple[str, dict], below: Any = commands
+    ) -> None:
+        command = below.add_parser(
             name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         for option, settings in (*options, RESULTS):
@@ -134,14 +135,18 @@ def _parser() -> argparse.ArgumentParser:
                          "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
         ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
-    track = ("tracking.follow",)
-    add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",
+    text = "send records to MLflow"
+    track = commands.add_parser("track", help=text, description=text).add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add("sync", "tracking.follow", "track_sync", "send every record that MLflow does not have yet",
+        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}), below=track)  # fmt: skip
+    add("follow", "tracking.follow", "track_follow", "send records to MLflow while a workflow runs",
         INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}),
-        TRACKING)  # fmt: skip
-    add("track-finish", *track, "track_finish", "note how a workflow ended and send what is left",
-        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
-    add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
-        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
+        TRACKING, below=track)  # fmt: skip
+    add("finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
+        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING,
+        below=track)  # fmt: skip
     text = "print an example of every prompt style and data set, for docs/data.md"
     prompts = commands.add_parser("render-prompts", help=text, description=text)
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
