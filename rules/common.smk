@@ -10,7 +10,7 @@ from datetime import datetime
 from snakemake.exceptions import WorkflowError
 
 from entropy_mechanism import resources as resources_of
-from entropy_mechanism.paths import FIXED, RESULTS_VARIABLE, STUDIES
+from entropy_mechanism.paths import FIXED, RESULTS_VARIABLE, SHARED_VARIABLE, STUDIES
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
 # Jobs run this checkout's package, with the interpreter that runs Snakemake unless --software-deployment-method
@@ -21,7 +21,8 @@ OWN_ENVIRONMENT = bool(workflow.deployment_settings.deployment_method)
 shell.prefix(
     'time_limit() {{ [ -z "${{SLURM_JOB_ID:-}}" ] ||'
     ' echo "--deadline-seconds $(($1 * 60 - ($1 < 50 ? $1 * 6 : 300)))"; }}; '
-    f"export PYTHONPATH={shlex.quote(str(PACKAGE))} {RESULTS_VARIABLE}={shlex.quote(SITE.results)}; "
+    f"export PYTHONPATH={shlex.quote(str(PACKAGE))} {RESULTS_VARIABLE}={shlex.quote(SITE.results)}"
+    f" {SHARED_VARIABLE}={shlex.quote(SITE.shared_store or '')}; "
     + ("" if OWN_ENVIRONMENT else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 )
 TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""

@@ -11,7 +11,8 @@ from typing import Any
 
 from entropy_mechanism import __version__
 from entropy_mechanism.config_errors import ConfigError
-from entropy_mechanism.paths import RESULTS_VARIABLE
+from entropy_mechanism.credentials import check_address
+from entropy_mechanism.paths import RESULTS_VARIABLE, SHARED_VARIABLE
 from entropy_mechanism.rl.errors import PermanentError
 
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
-        _out("--output", "manifest of the final policy"), DEADLINE, RETRY, *NODES)  # fmt: skip
+        _out("--output", "manifest of the final policy"), SHARED, DEADLINE, RETRY, *NODES)  # fmt: skip
     add("train-rank", "stages.train", "train_rank", "one of the processes of a training; started by `train`",
         _in("--config", "run.yaml"), _name("--fingerprint", "run's folder in the store"),
         _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         EXPERIMENT, _in("--policy", "manifest of the policy"), _name("--model", "base model"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
-        _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
+        _out("--store", "folder where finished work is kept"), SHARED, KEY)  # fmt: skip
     add("grade", "stages.grade", "grade_samples", "grade responses",
         _in("--samples", "responses"), _in("--problems", "problems"), GRADER, KEY,
         _out("--output", "grades (parquet)"))  # fmt: skip
@@ -173,6 +174,13 @@ def _list(option: str, metavar: str, text: str) -> tuple[str, dict]:
     return option, {"nargs": "+", "required": True, "metavar": metavar, "help": text}
 
 
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except ValueError as error:  # argparse would show the address itself
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 EXPERIMENT = _in("--experiment", "experiment file, e.g. config/experiments/tiny.yaml")
 RESULTS = (
     "--results",
@@ -207,4 +215,20 @@ GRADER = (
 )
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})
-TRACKING = ("--tracking-uri", {"default": None, "help": "MLflow store; by default SQLite in the results folder"})
+TRACKING = (
+    "--tracking-uri",
+    {
+        "type": _address,
+        "metavar": "ADDRESS",
+        "help": "MLflow store, without a password (docs/tracking.md); by default SQLite in the results folder",
+    },
+)
+SHARED = (
+    "--shared-store",
+    {
+        "type": Path,
+        "default": os.environ.get(SHARED_VARIABLE) or None,
+        "metavar": "FOLDER",
+        "help": f"where finished work is taken from and put for others (docs/hpc.md); ${SHARED_VARIABLE} when set",
+    },
+)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 RESULTS_VARIABLE = "ENTROPY_MECHANISM_RESULTS"
 """Environment variable that tells stages where the results are; the workflow sets it for its jobs."""
+SHARED_VARIABLE = "ENTROPY_MECHANISM_SHARED_STORE"
+"""Environment variable that tells stages where finished runs are shared; empty or unset where they are not."""
 RUN_ANALYSES = (
     "runs",
     "curves",

@@ -37,6 +37,7 @@ ORDER = [
     "settings",
     "config_errors",
     "paths",
+    "credentials",
     "statistics",
     "files",
 ]

@@ -681,7 +681,8 @@ def test_a_run_config_survives_being_written(tmp_path):
     [
         (
             {"result": "x"},
-            "result: unknown key; allowed: experiment, results, tracking_uri, gpu_type (did you mean 'results'?)",
+            "result: unknown key; allowed: experiment, results, tracking_uri, shared_store, gpu_type "
+            "(did you mean 'results'?)",
         ),
         ({"results": 5}, "results: found 5; allowed: text"),
         ({"results": ""}, "results: found ''; allowed: text that is not empty"),

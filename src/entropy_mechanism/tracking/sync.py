@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from entropy_mechanism.credentials import check_address, without_credentials
 from entropy_mechanism.files import read_json, sha256, write_text
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
@@ -33,14 +34,13 @@ from entropy_mechanism.tracking.records import (
     Record,
     read_record,
     record_paths,
-    without_credentials,
     write_record,
 )
 
 EXPERIMENT = "entropy-mechanism"
 COPIED_SUFFIXES = (".json", ".csv", ".md", ".png", ".yaml", ".html")
 COPIED_BYTES = 2**20
-NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory or power loss"
+NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory, a full disk or power loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,9 @@ class Sender:
         *,
         resend: bool = False,
     ):
+        """Raises ValueError for an address with credentials in it."""
         self.results = Path(os.path.abspath(results))
-        self.uri = tracking_uri or default_tracking_uri(results)
+        self.uri = check_address(tracking_uri) if tracking_uri else default_tracking_uri(results)
         self.experiment = experiment
         self._resend = resend
         self._client: Any = None
