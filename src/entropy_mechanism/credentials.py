@@ -2,6 +2,8 @@
 
 import re
 
+WEB_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""Environment variables in which MLflow looks for what a web server asks for."""
 _USER = re.compile(r"://[^/\s\"']*@")
 _PASSWORD_OPTION = re.compile(r"[?&](password|passwd)=", re.IGNORECASE)
 
@@ -24,7 +26,7 @@ def check_address(address: str) -> str:
     web = scheme.lower() in ("http", "https")
     if (at and (web or ":" in before)) or _PASSWORD_OPTION.search(rest):
         cure = (
-            "the environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"the environment variables {' and '.join(WEB_VARIABLES)}"
             if web
             else "a file or variable of the database's own client, such as ~/.pgpass or PGPASSWORD"
         )

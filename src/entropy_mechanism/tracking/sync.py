@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropy_mechanism.credentials import check_address, without_credentials
-from entropy_mechanism.files import read_json, sha256, write_text
+from entropy_mechanism.credentials import WEB_VARIABLES, check_address, without_credentials
+from entropy_mechanism.files import read_json, replacing, sha256, write_text
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
 from entropy_mechanism.tracking.provenance import vanished
@@ -171,6 +171,11 @@ class Sender:
             from mlflow import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)
+            database = self.results / "mlflow.db"
+            if self.uri == default_tracking_uri(self.results) and not database.exists():
+                # Made aside: a sender killed during the migrations would leave a file that MLflow cannot open.
+                with replacing(database) as temporary:
+                    MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
             self._client = MlflowClient(self.uri)
         client = self._client
         found = client.get_experiment_by_name(self.experiment)
@@ -370,4 +375,7 @@ def _milliseconds(moment: str) -> int:
 
 def _one_line(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}".strip().split("\n", 1)[0]
-    return without_credentials(text if len(text) <= 300 else text[:299] + "…")
+    text = without_credentials(text if len(text) <= 300 else text[:299] + "…")
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+        text = f"{text}; the server asks for a name and password: {' and '.join(WEB_VARIABLES)} (docs/tracking.md)"
+    return text
