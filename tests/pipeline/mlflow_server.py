@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import math
 import os
 import signal
 import socket
