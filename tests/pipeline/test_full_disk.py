@@ -39,9 +39,7 @@ def test_a_disk_that_becomes_full_under_the_records_costs_another_attempt_and_no
         trainers.finish(*trainers.command("results"))
         assert "nothing to train" in trainers.text()
         assert tracking.sync(results).error is None
-        series = [
-            json.loads(line) for line in (trainers.store("results") / "metrics.jsonl").read_text().splitlines()
-        ]
+        lines = (trainers.store("results") / "metrics.jsonl").read_text().splitlines()
     expected = {
         (name, row["step"], float(value))
         for row in map(json.loads, lines)

@@ -11,6 +11,7 @@ import sys
 
 import pandas as pd
 import pytest
+from conftest import Workspace
 from small_disk import small_disk
 from trainers import RUN, STEPS, AfterRow, AtEvent, Trainers
 
@@ -274,6 +275,21 @@ def test_responses_are_taken_from_the_shared_store_too(trainers, name):
     trainers.finish("sample", *inputs.split(), *outputs.split(), "--shared-store", folder.name)
     assert (trainers.root / here / "samples.parquet").read_bytes() == answers[0]
     assert f"warning: {place} is not as it was published (responses.parquet)" in trainers.text()
+
+
+def test_a_second_checkout_takes_what_the_workflow_of_the_first_trained(workspace, tmp_path):
+    target = f"results/smoke/runs/{RUN}/manifest.json"
+    settings = ("--config", "experiment=smoke", f"shared_store={tmp_path}/shared")
+    (tmp_path / "shared").mkdir()
+    workspace.snakemake(target, *settings)
+    (place,) = (tmp_path / "shared").iterdir()
+    other = Workspace(tmp_path / "other")
+    shutil.copytree(workspace.root, other.root)
+    shutil.rmtree(other.results / "store")
+    (other.root / target).unlink()
+    assert f"{RUN}: found in {place}, nothing to train" in other.snakemake(target, *settings).stdout
+    digests = [json.loads((root / target).read_text())["digests"] for root in (workspace.root, other.root)]
+    assert digests[0] == digests[1]
 
 
 def test_the_variable_of_the_workflow_reaches_a_training(trainers, name, published):

@@ -421,13 +421,13 @@ def test_a_sender_killed_while_it_makes_the_store_leaves_none_that_cannot_be_use
     assert time.monotonic() - begun < 60
     assert tracking.sync(results).error is None
     assert run_of(results, record.record_id)
+    assert list(results.glob(".mlflow*")) == []
 
 
 def test_a_full_disk_under_the_store_loses_nothing(results, empty_store):
     room = empty_store.stat().st_size // 1024 + 300
     with small_disk(results / "small", f"{room}k") as disk:
         shutil.copy(empty_store, disk.folder / "mlflow.db")
-        shutil.copy(empty_store, results / "mlflow.db")
         with tracking.stage("train", "x", results=results, outputs=[results / "smoke/a.json"]) as record:
             write(results / "smoke/a.json", "{}")
             for step in range(6000):

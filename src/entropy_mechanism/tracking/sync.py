@@ -174,6 +174,8 @@ class Sender:
             database = self.results / "mlflow.db"
             if self.uri == default_tracking_uri(self.results) and not database.exists():
                 # Made aside: a sender killed during the migrations would leave a file that MLflow cannot open.
+                for abandoned in self.results.glob(".mlflow-*"):
+                    abandoned.unlink()
                 with replacing(database) as temporary:
                     MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
             self._client = MlflowClient(self.uri)
