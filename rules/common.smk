@@ -10,7 +10,7 @@ from datetime import datetime
 from snakemake.exceptions import WorkflowError
 
 from entropy_mechanism import resources as resources_of
-from entropy_mechanism.paths import ARTIFACT_LIMIT_VARIABLE, FIXED, RESULTS_VARIABLE, STUDIES
+from entropy_mechanism.paths import ARTIFACT_LIMIT_VARIABLE, FIXED, RESULTS_VARIABLE, SHARED_VARIABLE, STUDIES
 from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
 # Jobs run this checkout's package, with the interpreter that runs Snakemake unless --software-deployment-method
@@ -22,7 +22,7 @@ shell.prefix(
     'time_limit() {{ [ -z "${{SLURM_JOB_ID:-}}" ] ||'
     ' echo "--deadline-seconds $(($1 * 60 - ($1 < 50 ? $1 * 6 : 300)))"; }}; '
     f"export PYTHONPATH={shlex.quote(str(PACKAGE))} {RESULTS_VARIABLE}={shlex.quote(SITE.results)}"
-    f" {ARTIFACT_LIMIT_VARIABLE}={SITE.artifact_limit_mb}; "
+    f" {ARTIFACT_LIMIT_VARIABLE}={SITE.artifact_limit_mb} {SHARED_VARIABLE}={shlex.quote(SITE.shared_store or '')}; "
     + ("" if OWN_ENVIRONMENT else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 )
 TRACKING = f"--tracking-uri {shlex.quote(SITE.tracking_uri)}" if SITE.tracking_uri else ""
@@ -59,9 +59,9 @@ wildcard_constraints:
 
 
 def track(command, options, wait=True):
-    """Run `entropy-mechanism track-…` for this invocation; a failure never stops the workflow."""
+    """Run `entropy-mechanism track …` for this invocation; a failure never stops the workflow."""
     line = (
-        f"-m entropy_mechanism track-{command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {TRACKING}"
+        f"-m entropy_mechanism track {command} --invocation {os.environ[INVOCATION_VARIABLE]} {options} {TRACKING}"
     )
     process = subprocess.Popen(
         [sys.executable, *shlex.split(line), "--results", SITE.results],

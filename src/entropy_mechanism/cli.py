@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from entropy_mechanism import __version__
 from entropy_mechanism.config_errors import ConfigError
-from entropy_mechanism.paths import RESULTS_VARIABLE
+from entropy_mechanism.credentials import check_address
+from entropy_mechanism.paths import RESULTS_VARIABLE, SHARED_VARIABLE
 from entropy_mechanism.rl.errors import PermanentError
-
-Arguments = argparse.Namespace
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,8 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="STAGE", required=True)
 
-    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
-        command = commands.add_parser(
+    def add(
+        name: str, module: str, function: str, text: str, *options: tuple[str, dict], below: Any = commands
+    ) -> None:
+        command = below.add_parser(
             name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         for option, settings in (*options, RESULTS):
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
         _out("--store", "folder of training state"), _out("--metrics", "one row per step (parquet)"),
-        _out("--output", "manifest of the final policy"), DEADLINE, RETRY, *NODES)  # fmt: skip
+        _out("--output", "manifest of the final policy"), SHARED, DEADLINE, RETRY, *NODES)  # fmt: skip
     add("train-rank", "stages.train", "train_rank", "one of the processes of a training; started by `train`",
         _in("--config", "run.yaml"), _name("--fingerprint", "run's folder in the store"),
         _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         EXPERIMENT, _in("--policy", "manifest of the policy"), _name("--model", "base model"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
         _list("--outputs", "BENCHMARK=FILE", "responses to each benchmark (parquet)"),
-        _out("--store", "folder where finished work is kept"), KEY)  # fmt: skip
+        _out("--store", "folder where finished work is kept"), SHARED, KEY)  # fmt: skip
     add("grade", "stages.grade", "grade_samples", "grade responses",
         _in("--samples", "responses"), _in("--problems", "problems"), GRADER, KEY,
         _out("--output", "grades (parquet)"))  # fmt: skip
@@ -145,14 +147,18 @@ def _parser() -> argparse.ArgumentParser:
         ("--workflow-experiment", {"nargs": "+", "default": [], "metavar": "NAME",
                                    "help": "only these experiments, such as tiny; all by default"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
-    track = ("tracking.follow",)
-    add("track-follow", *track, "track_follow", "send records to MLflow while a workflow runs",
+    text = "send records to MLflow"
+    track = commands.add_parser("track", help=text, description=text).add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add("sync", "tracking.follow", "track_sync", "send every record that MLflow does not have yet",
+        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}), below=track)  # fmt: skip
+    add("follow", "tracking.follow", "track_follow", "send records to MLflow while a workflow runs",
         INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}),
-        TRACKING)  # fmt: skip
-    add("track-finish", *track, "track_finish", "note how a workflow ended and send what is left",
-        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
-    add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
-        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
+        TRACKING, below=track)  # fmt: skip
+    add("finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
+        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING,
+        below=track)  # fmt: skip
     text = "print an example of every prompt style and data set, for docs/data.md"
     prompts = commands.add_parser("render-prompts", help=text, description=text)
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
@@ -177,6 +183,13 @@ def _name(option: str, kind: str, **settings: str) -> tuple[str, dict]:
 
 def _list(option: str, metavar: str, text: str) -> tuple[str, dict]:
     return option, {"nargs": "+", "required": True, "metavar": metavar, "help": text}
+
+
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except ValueError as error:  # argparse would show the address itself
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 EXPERIMENT = _in("--experiment", "experiment file, e.g. config/experiments/tiny.yaml")
@@ -213,4 +226,20 @@ GRADER = (
 )
 KEY = ("--key", {"required": True, "help": "name of the job in the record"})
 INVOCATION = ("--invocation", {"required": True, "help": "identity of the run of the workflow"})
-TRACKING = ("--tracking-uri", {"default": None, "help": "MLflow store; by default SQLite in the results folder"})
+TRACKING = (
+    "--tracking-uri",
+    {
+        "type": _address,
+        "metavar": "ADDRESS",
+        "help": "MLflow store, without a password (docs/tracking.md); by default SQLite in the results folder",
+    },
+)
+SHARED = (
+    "--shared-store",
+    {
+        "type": Path,
+        "default": os.environ.get(SHARED_VARIABLE) or None,
+        "metavar": "FOLDER",
+        "help": f"where finished work is taken from and put for others (docs/hpc.md); ${SHARED_VARIABLE} when set",
+    },
+)

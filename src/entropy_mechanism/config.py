@@ -141,6 +141,11 @@ def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> S
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         fault = "cannot be written" if existing.is_dir() else "is no folder"
         raise ConfigError(f"{path} or --config: results: found {shown(site.results)}, but {existing} {fault}")
+    if site.shared_store and Path(site.shared_store).resolve().is_relative_to(results.resolve()):
+        raise ConfigError(
+            f"{path} or --config: shared_store: found {shown(site.shared_store)}, which is inside the results "
+            "folder; allowed: a folder outside it, which others can reach"
+        )
     return site
 
 

@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
+from entropy_mechanism.credentials import check_address
 from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model
 from entropy_mechanism.methods import (
     Advantage,
@@ -387,10 +388,12 @@ class Site(Strict):
     """A name from `config/experiments/`, or the path of an experiment file of your own."""
     results: Annotated[str, Field(min_length=1)]
     """Folder for everything that is made."""
-    tracking_uri: str | None = None
-    """Where MLflow records go; by default an SQLite file in the results folder."""
+    tracking_uri: Annotated[str, AfterValidator(check_address)] | None = None
+    """Where MLflow records go, without a password; by default an SQLite file in the results folder."""
     artifact_limit_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = ARTIFACT_LIMIT_MB
     """Outputs up to this size, in megabytes, are copied to MLflow, so that `restore` can bring them back."""
+    shared_store: Annotated[str, Field(min_length=1)] | None = None
+    """Folder where several results folders share finished runs; by default nothing is shared."""
     gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
     """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""
     container: Annotated[str, Field(min_length=1)] | None = None

@@ -1,13 +1,16 @@
 """Reading, writing and fingerprinting files. Every write goes to a temporary name first and is then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -15,14 +18,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
 
     The temporary name keeps the suffix, since writers such as matplotlib choose the format by it. After an
-    error the temporary file is removed and whatever stood at `path` is untouched.
+    error the temporary file is removed and whatever stood at `path` is untouched. OSError of a disk that is full
+    names `path`, which Python's own mostly does not.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -30,8 +34,29 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def append_line(handle: BinaryIO, line: bytes) -> None:
+    """Append a line to a file that was opened without a buffer; afterwards a killed process loses nothing of it.
+
+    Raises OSError that names the file when it is not written whole, as on a disk that becomes full meanwhile; what
+    was written of it is taken back, so that lines appended later stay readable.
+    """
+    end, left = handle.seek(0, os.SEEK_END), memoryview(line)
+    try:
+        while left:
+            left = left[handle.write(left) :]
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            handle.truncate(end)
+        raise OSError(error.errno, error.strerror, handle.name) from error
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -9,6 +9,8 @@ ARTIFACT_LIMIT_VARIABLE = "ENTROPY_MECHANISM_ARTIFACT_LIMIT_MB"
 """Environment variable with the site's `artifact_limit_mb`; the workflow sets it for whoever sends to MLflow."""
 ARTIFACT_LIMIT_MB = 64.0
 """Megabytes up to which an output is copied to MLflow: all of `tiny`, not the weights of a 0.5B model."""
+SHARED_VARIABLE = "ENTROPY_MECHANISM_SHARED_STORE"
+"""Environment variable that tells stages where finished runs are shared; empty or unset where they are not."""
 RUN_ANALYSES = (
     "runs",
     "curves",

@@ -38,6 +38,7 @@ ORDER = [
     "settings",
     "config_errors",
     "paths",
+    "credentials",
     "statistics",
     "files",
 ]

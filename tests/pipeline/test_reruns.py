@@ -45,6 +45,11 @@ def test_a_finished_experiment_has_nothing_to_do_and_says_so_quickly(smoke):
     assert time.monotonic() - start < 10
 
 
+def test_another_place_for_shared_runs_or_for_records_changes_no_result(smoke):
+    assert smoke.planned(*SMOKE, "shared_store=/nowhere") == {}
+    assert set(smoke.planned(*SMOKE, "tracking_uri=http://127.0.0.1:9")) <= {"report", "all"}
+
+
 def test_deleting_grades_reruns_grading_and_what_follows(smoke, edited):
     edited(f"results/smoke/evaluation/{GRPO}/medium/grades.parquet", None)
     assert smoke.planned(*SMOKE) == {"grade": 1, "score": 1, "compare": 3, "table": 3, "report": 1, "all": 1}

@@ -63,7 +63,7 @@ class Trainers:
         )
         experiment = root / "quick.yaml"
         experiment.write_text(_experiment())
-        for name in ("train", "validation"):
+        for name in ("train", "validation", "easy"):
             output = ("--output", f"{name}.parquet", "--statistics", f"{name}.json")
             self.finish("prepare", "--experiment", experiment, "--data", name, *output)
         model = ("--model", "nano", "--output", "model/manifest.json")
@@ -90,12 +90,13 @@ class Trainers:
         """Rows in the series of the run; none before it has begun."""
         return sum(path.read_bytes().count(b"\n") for path in self.root.glob(f"{name}/store/*/metrics.jsonl"))
 
-    def start(self, *arguments: object, kill: AtEvent | None = None) -> int:
+    def start(self, *arguments: object, kill: AtEvent | None = None, umask: int = 0o022) -> int:
         """Fork one process; returns its id. `wait` has to follow, or the next start ends it."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
         request = {"arguments": list(map(str, arguments)), "log": str(self.log)}
+        request["umask"] = umask
         request["kill"] = [kill.event, kill.pattern, kill.count] if kill else None
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
@@ -107,18 +108,18 @@ class Trainers:
         self.pid = None
         return int(self.server.stdout.readline())
 
-    def finish(self, *arguments: object, status: int = 0) -> None:
+    def finish(self, *arguments: object, status: int = 0, umask: int = 0o022) -> None:
         """Run one command; its exit status has to be `status`."""
-        self.start(*arguments)
+        self.start(*arguments, umask=umask)
         found = self.wait()
         assert found == status, f"exit status {found}, expected {status}\n{self.text()[-3000:]}"
 
-    def kill(self, name: str, moment: AtEvent | AfterRow) -> int:
+    def kill(self, name: str, moment: AtEvent | AfterRow, *options: object) -> int:
         """Train and kill at the moment; returns the exit status, -9 when the moment came."""
         if isinstance(moment, AtEvent):
-            self.start(*self.command(name), kill=moment)
+            self.start(*self.command(name, *options), kill=moment)
             return self.wait()
-        pid = self.start(*self.command(name))
+        pid = self.start(*self.command(name, *options))
         give_up = time.monotonic() + 60
         while moment.rows and self.rows(name) < moment.rows and time.monotonic() < give_up:
             time.sleep(0.001)
@@ -202,9 +203,10 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _work(arguments: list[str], log: str, kill: tuple[str, str, int] | None) -> None:
+def _work(arguments: list[str], log: str, umask: int, kill: tuple[str, str, int] | None) -> None:
     from entropy_mechanism import cli
 
+    os.umask(umask)
     for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY)):
         os.dup2(os.open(path, mode | os.O_CREAT | os.O_APPEND), descriptor)
     os.dup2(1, 2)

@@ -9,9 +9,18 @@ import pytest
 
 from entropy_mechanism import cli, schema
 
-STAGES = next(
-    action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
-).choices
+
+def commands(parser, before=()):
+    """Every command below `parser` by its words, such as `track sync`."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found |= commands(command, (*before, name)) or {" ".join((*before, name)): command}
+    return found
+
+
+STAGES = commands(cli._parser())
 
 
 def run(capsys, *argv):
@@ -27,7 +36,7 @@ def run(capsys, *argv):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage):
-    status, text, _ = run(capsys, stage, "--help")
+    status, text, _ = run(capsys, *stage.split(), "--help")
     assert status == 0
     assert STAGES[stage].description in " ".join(text.split())
     for action in STAGES[stage]._actions:
@@ -53,7 +62,8 @@ def test_help_lists_every_stage(capsys):
     status, text, _ = run(capsys, "--help")
     assert status == 0
     assert len(STAGES) > 15
-    assert all(re.search(rf"^ +{stage}\s", text, re.MULTILINE) for stage in STAGES)
+    text += run(capsys, "track", "--help")[1]
+    assert all(re.search(rf"^ +{stage.split()[-1]}\s", text, re.MULTILINE) for stage in STAGES)
 
 
 def test_a_wrong_option_shows_the_usage(capsys):

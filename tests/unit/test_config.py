@@ -686,6 +686,18 @@ def test_a_run_config_survives_being_written(tmp_path):
         ({"results": 5}, "results: found 5; allowed: text"),
         ({"results": ""}, "results: found ''; allowed: text that is not empty"),
         ({"experiment": None}, "experiment: found nothing; allowed: text"),
+        (
+            {"tracking_uri": "https://me:hunter2@host/path"},
+            "tracking_uri: found https://***@host/path, an address with credentials in it, which everyone on the "
+            "machine could read in the list of processes; allowed: an address without them. Put them into the "
+            "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (docs/tracking.md)",
+        ),
+        (
+            {"shared_store": "results/store"},
+            "shared_store: found 'results/store', which is inside the results folder; allowed: a folder outside "
+            "it, which others can reach",
+        ),
+        ({"shared_store": ""}, "shared_store: found ''; allowed: text that is not empty"),
     ],
 )
 def test_a_wrong_site_setting_is_named(change, expected):

@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 
 from entropy_mechanism import tracking
+from entropy_mechanism.credentials import check_address
 from entropy_mechanism.paths import ARTIFACT_LIMIT_VARIABLE
 
 WRITER = """
@@ -26,6 +28,31 @@ with tracking.stage("train", sys.argv[2], results=sys.argv[1]) as record:
         record.metric("loss", step / 7, step)
     print("ready", flush=True)
     time.sleep(float(sys.argv[4]))
+"""
+# The same points, all of them between a word to begin and the answer, so that writers write at the same time.
+TOGETHER = """
+import sys
+from entropy_mechanism import tracking
+with tracking.stage("train", sys.argv[2], results=sys.argv[1]) as record:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for step in range(int(sys.argv[3])):
+        record.metric("loss", step / 7, step)
+    print("written", flush=True)
+    sys.stdin.readline()
+"""
+# Writes until it fails, and says what it could report and how it failed.
+UNTIL_FULL = """
+import sys
+from entropy_mechanism import tracking
+step = 0
+try:
+    with tracking.stage("train", "x", results=sys.argv[1]) as record:
+        while True:
+            record.metrics({"loss": step / 7, "rate": 1e-3}, step)
+            step += 1
+except OSError as error:
+    print(step, error.filename, error.strerror, sep="\\n")
 """
 
 
@@ -296,27 +323,182 @@ def test_an_unreachable_server_costs_seconds_and_nothing_is_lost(results, monkey
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     begin = time.monotonic()
-    down = tracking.sync(results, f"http://me:hunter2@127.0.0.1:{port}")
+    down = tracking.sync(results, f"http://127.0.0.1:{port}")
     assert time.monotonic() - begin < 10
     assert (down.sent, down.pending) == (0, 2)
-    assert "hunter2" not in down.error
     assert "\n" not in down.error
     up = tracking.sync(results)
     assert (up.sent, up.points, up.pending, up.error) == (2, 2, 0, None)
     assert len(query(results, "select * from metrics")) == 2
 
 
+def test_a_server_that_never_answers_costs_seconds(results, monkeypatch):
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    with tracking.stage("train", "x", results=results):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begin = time.monotonic()
+        down = tracking.sync(results, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - begin < 20
+    assert (down.sent, down.pending) == (0, 1)
+    assert tracking.sync(results).pending == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:hunter2@host/path",
+        "https://hunter2@host",
+        "https://me:hunt/er2@host",
+        "https://me:hunt@er2@host:5000",
+        "HTTPS://me:hunter2@host",
+        "postgresql://me:hunter2@host/db",
+        "mysql+pymysql://me:hunt@er2@host/db",
+        "postgresql://host/db?user=me&password=hunter2",
+    ],
+)
+def test_an_address_with_credentials_is_refused_and_not_shown(tmp_path, address):
+    with pytest.raises(ValueError, match=r"found \S+://.*host.*, an address with credentials in it") as caught:
+        tracking.sync(tmp_path, address)
+    assert not [part for part in ("me:", "=me", "hunt", "er2") if part in str(caught.value)]
+    line = [sys.executable, "-m", "entropy_mechanism", "track", "sync", "--tracking-uri", address]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "argument --tracking-uri: found" in done.stderr
+    assert not [part for part in ("me:", "=me", "hunt", "er2") if part in done.stderr]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://host:5000/path",
+        "postgresql://me@host/db",
+        "sqlite:////home/a:b@c/mlflow.db",
+        "databricks",
+        "./mlruns",
+    ],
+)
+def test_an_address_without_credentials_is_taken_as_it_is(address):
+    assert check_address(address) == address
+
+
 def test_eight_processes_writing_at_once_lose_no_point(results):
-    writers = [python(WRITER, results, f"w{i}", 2000, 0) for i in range(8)]
+    writers = [python(TOGETHER, results, f"w{i}", 2000, stdin=subprocess.PIPE) for i in range(8)]
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 8
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    sent = [tracking.sync(results)]  # while they write
+    assert [writer.stdout.readline() for writer in writers] == ["written\n"] * 8
+    for writer in writers:
+        writer.communicate("\n", timeout=60)
         assert writer.returncode == 0
-    assert tracking.sync(results).points == 16000
+    sent.append(tracking.sync(results))
+    assert [(result.error, result.pending) for result in sent][-1] == (None, 0)
+    assert sum(result.points for result in sent) == 16000
     points = query(
         results,
         "select r.name, m.step, m.value from metrics m join runs r on r.run_uuid = m.run_uuid",
     )
     assert sorted(points) == [(f"train w{i}", step, step / 7) for i in range(8) for step in range(2000)]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0, 2.0])
+def test_a_sender_killed_while_it_makes_the_store_leaves_none_that_cannot_be_used(results, seconds):
+    (results / "mlflow.db").unlink()
+    with tracking.stage("fit", "x", results=results) as record:
+        pass
+    code = "import sys; from entropy_mechanism import tracking; tracking.sync(sys.argv[1])"
+    sender = python(code, results)
+    begun, deadline = time.monotonic(), time.monotonic() + 60
+    while not any(path.stat().st_size for path in results.glob("*.db*")) and not list(results.glob(".mlflow*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(seconds)
+    sender.kill()
+    sender.communicate()
+    assert time.monotonic() - begun < 60
+    assert tracking.sync(results).error is None
+    assert run_of(results, record.record_id)
+    assert list(results.glob(".mlflow*")) == []
+
+
+def test_a_full_disk_under_the_store_loses_nothing(results, empty_store):
+    room = empty_store.stat().st_size // 1024 + 300
+    with small_disk(results / "small", f"{room}k") as disk:
+        shutil.copy(empty_store, disk.folder / "mlflow.db")
+        with tracking.stage("train", "x", results=results, outputs=[results / "smoke/a.json"]) as record:
+            write(results / "smoke/a.json", "{}")
+            for step in range(6000):
+                record.metric("loss", step / 7, step)
+        full = tracking.sync(results, f"sqlite:///{disk.folder}/mlflow.db")
+        assert full.pending == 1
+        assert "full" in full.error
+        disk.enlarge("100m")
+        assert tracking.sync(results, f"sqlite:///{disk.folder}/mlflow.db").error is None
+        with sqlite3.connect(disk.folder / "mlflow.db") as store:
+            points = store.execute("select key, step, value from metrics order by step").fetchall()
+            assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
+        store.close()
+    assert points == [("loss", step, step / 7) for step in range(6000)]
+    assert len(list((results / "mlartifacts").glob("*/artifacts/outputs/smoke/a.json"))) == 1
+
+
+def test_a_full_disk_under_the_artifacts_loses_none(results):
+    with small_disk(results / "mlartifacts", "200k") as disk:
+        paths = [results / f"smoke/tables/{name}.md" for name in "ab"]
+        with tracking.stage("table", "x", results=results, outputs=paths) as record:
+            for path in paths:
+                write(path, path.name * 50_000)
+        full = tracking.sync(results)
+        assert full.pending == 1
+        assert "No space left on device" in full.error
+        disk.enlarge("10m")
+        assert tracking.sync(results).error is None
+        folder = disk.folder / run_of(results, record.record_id) / "artifacts"
+        assert [(folder / f"outputs/smoke/tables/{path.name}").read_text() for path in paths] == [
+            path.read_text() for path in paths
+        ]
+        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.md", "b.md", "record.json"]
+
+
+def test_a_full_disk_under_the_records_keeps_what_was_reported_and_is_named(results):
+    with small_disk(results / "records", "256k") as disk:
+        writer = python(UNTIL_FULL, results, stderr=subprocess.PIPE)
+        text, warning = writer.communicate(timeout=60)
+        reported, name, reason = text.splitlines()
+        assert int(reported) > 100
+        assert (Path(name).parent, Path(name).suffixes[-2:]) == (disk.folder / "train", [".metrics", ".jsonl"])
+        assert reason == "No space left on device"
+        assert "keeps the status RUNNING" in warning
+        assert name.split(".metrics")[0] in warning
+        full = tracking.sync(results)
+        assert "No space left on device" in full.error
+        disk.enlarge("10m")
+        assert tracking.sync(results).error is None
+        assert tracking.sync(results).sent == 0
+        (record,) = tracking.latest_records(results)
+    assert record.status == "KILLED"
+    assert "a full disk" in record.error
+    points = query(results, "select key, step, value from metrics order by key, step")
+    steps = range(int(reported))
+    assert points == [("loss", step, step / 7) for step in steps] + [("rate", step, 1e-3) for step in steps]
+
+
+def test_a_line_that_did_not_fit_leaves_the_lines_after_it_readable(results):
+    with small_disk(results / "records", "64k") as disk, tracking.stage("train", "x", results=results) as record:
+        record.metric("loss", 0.5, 0)
+        disk.fill()
+        size = Path(f"{record.path.with_suffix('')}.metrics.jsonl").stat().st_size
+        lost = {f"metric {number}": 1.0 for number in range(3000)}
+        with pytest.raises(OSError, match="No space left"):
+            record.metrics(lost, 1)
+        assert Path(f"{record.path.with_suffix('')}.metrics.jsonl").stat().st_size == size
+        disk.empty()
+        record.metric("loss", 0.25, 2)
+        assert tracking.sync(results).error is None
+        assert query(results, "select step, value from metrics order by step") == [(0, 0.5), (2, 0.25)]
 
 
 def test_two_senders_at_once_send_each_record_once(results):
@@ -392,7 +574,7 @@ def test_records_hold_no_credentials(results, monkeypatch):
         pytest.raises(ValueError, match="secret"),
         tracking.stage("fit", "x", results=results, params={"uri": "http://me:secret@host"}),
     ):
-        raise ValueError("no answer from http://me:secret@host")
+        raise ValueError("no answer from http://me:sec@secret@host")
     tracking.sync(results)
     for path in (results / "records").rglob("*.json"):
         assert "secret" not in path.read_text()

@@ -19,6 +19,7 @@ from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rl.ranks import join
 from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling, sample_seed
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+from entropy_mechanism.stages import shared
 from entropy_mechanism.stages.runtime import (
     longest_prompt,
     questions,
@@ -30,6 +31,8 @@ from entropy_mechanism.stages.runtime import (
 
 SAMPLING_VERSION = 1
 """Raised by hand whenever a change of code changes the responses."""
+SHARED_NAME = "responses.parquet"
+"""Responses to one benchmark in a shared store."""
 
 
 def sample(
@@ -41,6 +44,7 @@ def sample(
     key: str,
     store: Path,
     results: Path,
+    shared_store: Path | None = None,
 ) -> None:
     """Answer benchmarks; `problems` and `outputs` name one file for each benchmark as `benchmark=file`.
 
@@ -60,19 +64,31 @@ def sample(
         inputs=[policy, *sources.values()],
         outputs=targets.values(),
     ) as record:
-        responder = _Responder(policy, settings, compute, sources)
+        responder, taken = _Responder(policy, settings, compute, sources), {}
         for name, target in targets.items():
-            cached = store / "samples" / f"{responder.fingerprint(name)}.parquet"
+            fingerprint = responder.fingerprint(name)
+            cached = store / "samples" / f"{fingerprint}.parquet"
             if cached.is_file():
                 record.inputs_also(cached)
             else:
-                files.write_parquet(cached, responder.answer(name))
+                if source := shared.find(shared_store, fingerprint):
+                    _copy(source / SHARED_NAME, cached)
+                    taken[name] = str(source)
+                    record.param("taken_from", taken)
+                else:
+                    files.write_parquet(cached, responder.answer(name))
                 record.artifact(cached)
-            with files.replacing(target) as temporary:
-                shutil.copyfile(cached, temporary)
+            if name not in taken:
+                shared.publish(shared_store, fingerprint, {SHARED_NAME: cached}, record.provenance)
+            _copy(cached, target)
             frame = pd.read_parquet(target)
             record.metrics({f"{name}/responses": len(frame), f"{name}/mean_tokens": frame["tokens"].mean()})
             print(f"{key}: {name}: {len(frame)} responses, {frame['tokens'].mean():.1f} tokens on average")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with files.replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 class _Responder:

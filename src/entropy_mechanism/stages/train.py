@@ -22,7 +22,7 @@ from entropy_mechanism import files, tracking
 from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rl.errors import PermanentError
-from entropy_mechanism.stages import health
+from entropy_mechanism.stages import health, shared
 from entropy_mechanism.stages.launch import follow_launcher, launch, meeting_port
 from entropy_mechanism.stages.nodes import await_word, find_place, join, lead, leave
 from entropy_mechanism.stages.peers import Place
@@ -47,6 +47,7 @@ def train(
     metrics: Path,
     output: Path,
     results: Path,
+    shared_store: Path | None = None,
     deadline_seconds: float | None = None,
     retry: bool = False,
     nodes: int | None = None,
@@ -54,7 +55,7 @@ def train(
     main_address: str | None = None,
     port: int | None = None,
 ) -> int:
-    """Train one run, or take it from the store; the last four say which of several nodes this is.
+    """Train one run, or take it from a store; the last four say which of several nodes this is.
 
     Exits with 75, after a checkpoint, when stopped by a signal or before the process is `deadline_seconds` old.
     Raises `PermanentError` at once when an earlier attempt left `failed.json`, unless `retry` clears it.
@@ -92,11 +93,10 @@ def train(
     ):
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, run.run, stop) as lock:
-            if found := _finished(folder):
-                tell(f"{run.run}: found in {folder}, nothing to train")
+            if source := _found(folder, shared_store, fingerprint):
+                tell(f"{run.run}: found in {source}, nothing to train")
             else:
                 _heed_failure(folder, retry)
-                _tidy(folder)
                 with _marking_failure(folder):
                     stop.leave_if_asked(run.run)
                     if run.compute.ranks == 1:
@@ -110,10 +110,15 @@ def train(
                         launch(
                             _rank(inputs, fingerprint, folder, stop), run.compute.ranks, stop, lock, peers, meeting
                         )
-            # What stands in the store belongs to the execution that trained; another one has it from there.
+            # What stands in the store belongs to the execution that brought it there; others have it from there.
             for part, digests in _final_state(folder).items():
-                (record.inputs_also if found else record.artifact)(part, digests)
+                (record.inputs_also if source == folder else record.artifact)(part, digests)
             _write_outputs(run, fingerprint, folder, metrics, output)
+            if shared_run := shared.origin(folder):
+                record.param("taken_from", shared_run)
+            else:
+                parts = {name: folder / name for name in shared.RUN}
+                shared.publish(shared_store, fingerprint, parts, record.provenance)
     return 0
 
 
@@ -197,6 +202,14 @@ def permanent(error: BaseException) -> bool:
     return True
 
 
+def _found(folder: Path, shared_store: Path | None, fingerprint: str) -> Path | None:
+    """Where the finished run stands: in its folder, or in the shared store, to which that then links."""
+    if _finished(folder):
+        return folder
+    _tidy(folder)
+    return shared.take(folder, shared_store, fingerprint)
+
+
 def _finished(folder: Path) -> bool:
     """Whether the store holds the finished run, undamaged."""
     try:
@@ -212,7 +225,8 @@ def _finished(folder: Path) -> bool:
     except (ValueError, KeyError, TypeError) as error:
         damaged = [f"done.json: {error}"]
     if damaged:
-        tell(f"{folder} is not as it was left when the run was finished ({', '.join(damaged)}); going on with it")
+        what = f"{folder} is not as it was left when the run was finished ({', '.join(damaged)})"
+        tell(what if shared.origin(folder) else f"{what}; going on with it")
     return not damaged
 
 
@@ -274,7 +288,7 @@ def _marking_failure(folder: Path) -> Iterator[None]:
 def _tidy(folder: Path) -> None:
     """Remove what processes that were killed had begun to write. Only the owner of the lock may."""
     for path in folder.glob(".*"):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif not path.name.startswith(".nfs"):  # a network file system's own, gone when nobody has it open
             path.unlink(missing_ok=True)

@@ -167,7 +167,7 @@ class MetricsLog:
         clean = {
             name: None if value is None or not math.isfinite(value) else value for name, value in row.items()
         }  # JSON knows neither NaN nor infinity
-        self.handle.write(json.dumps(clean | {"time": time.time()}).encode() + b"\n")
+        files.append_line(self.handle, json.dumps(clean | {"time": time.time()}).encode() + b"\n")
         os.fsync(self.handle.fileno())
         if row["validation/accuracy"] is not None:
             self.accuracy = row["validation/accuracy"]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from entropy_mechanism.credentials import WEB_VARIABLES, check_address, without_credentials
 from entropy_mechanism.files import sha256
 from entropy_mechanism.paths import ARTIFACT_LIMIT_MB, ARTIFACT_LIMIT_VARIABLE
-from entropy_mechanism.tracking.records import File, Record, without_credentials
+from entropy_mechanism.tracking.records import File, Record
 
 RECORD, INVOCATION = "record.json", "invocation.json"
 _SECONDS_OF_A_FILE = "30"  # for one answer while a file is copied: the server passes it on first
@@ -28,7 +29,11 @@ def artifact_limit() -> int:
 
 
 def connect(uri: str) -> Any:
-    """A client of an MLflow store whose requests end soon (the first use of a new SQLite file: 5 s)."""
+    """A client of an MLflow store whose requests end soon (the first use of a new SQLite file: 5 s).
+
+    Raises ValueError for an address with credentials in it.
+    """
+    check_address(uri)
     # Bounded before MLflow reads them: its default is to retry for four minutes.
     for name, value in (
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
@@ -45,7 +50,10 @@ def connect(uri: str) -> Any:
 def one_line(error: BaseException) -> str:
     """What went wrong, without credentials."""
     text = f"{type(error).__name__}: {error}".strip().split("\n", 1)[0]
-    return without_credentials(text if len(text) <= 300 else text[:299] + "…")
+    text = without_credentials(text if len(text) <= 300 else text[:299] + "…")
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+        text = f"{text}; the server asks for a name and password: {' and '.join(WEB_VARIABLES)} (docs/tracking.md)"
+    return text
 
 
 def members(file: File) -> dict[str, str]:

@@ -82,7 +82,7 @@ def finish(
             return SyncResult(pending=pending, error=f"process {value.follower['pid']} is still sending")
         time.sleep(_POLL_SECONDS)
     pending = Sender(results, tracking_uri, experiment).pending()
-    return SyncResult(pending=pending, error="run `entropy-mechanism track-sync` later" if pending else None)
+    return SyncResult(pending=pending, error="run `entropy-mechanism track sync` later" if pending else None)
 
 
 def track_follow(
@@ -92,7 +92,7 @@ def track_follow(
     tracking_uri: str | None = None,
     experiment: str = EXPERIMENT,
 ) -> int:
-    """Command `track-follow`; exit status 1 when something is left to send."""
+    """Command `track follow`; exit status 1 when something is left to send."""
     result = follow(results, tracking_uri, experiment, invocation, parent_pid)
     return 1 if result.pending else 0
 
@@ -103,7 +103,7 @@ def track_sync(
     experiment: str = EXPERIMENT,
     resend: bool = False,
 ) -> int:
-    """Command `track-sync`: prints one line; exit status 1 when something is left to send."""
+    """Command `track sync`: prints one line; exit status 1 when something is left to send."""
     result = sync(results, tracking_uri, experiment, resend=resend)
     print(f"tracking: {result}")
     return 1 if result.pending or result.error else 0
@@ -116,7 +116,7 @@ def track_finish(
     tracking_uri: str | None = None,
     experiment: str = EXPERIMENT,
 ) -> int:
-    """Command `track-finish`: prints one line when something is left to send; never fails the workflow."""
+    """Command `track finish`: prints one line when something is left to send; never fails the workflow."""
     result = finish(results, tracking_uri, experiment, invocation, status)
     if result.pending or result.error:
         print(f"tracking: {result}", file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from entropy_mechanism.credentials import without_credentials
 from entropy_mechanism.files import read_json, write_text
 from entropy_mechanism.tracking.provenance import environment, git_state, process_identity, vanished
 from entropy_mechanism.tracking.records import (
@@ -15,7 +16,6 @@ from entropy_mechanism.tracking.records import (
     NAME,
     RUNNING,
     now,
-    without_credentials,
 )
 
 _PREFIX = "invocation-"

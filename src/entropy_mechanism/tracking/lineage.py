@@ -134,7 +134,7 @@ def about(record: Record, history: History) -> dict[str, Any]:
         weights = {name: digest for name, digest in digests.items() if name.endswith(".safetensors")}
         commit = {"commit": facts.get("commit")} if params.get("kind") == "hub" else {}
         return params | commit | {"weights": weights}
-    names = ("run", "model", "train_set", "method", "seed", "fingerprint", "training_version")
+    names = ("run", "model", "train_set", "method", "seed", "fingerprint", "training_version", "taken_from")
     return {name: params[name] for name in names if name in params} if record.stage == "train" else {}
 
 

@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from entropy_mechanism.files import sha256, sha256_of_tree, write_text
+from entropy_mechanism.credentials import without_credentials
+from entropy_mechanism.files import append_line, sha256, sha256_of_tree, write_text
 from entropy_mechanism.tracking.provenance import environment, git_state, process_identity
 
 SCHEMA = 1
@@ -34,7 +35,6 @@ STOPPED_EXITS = (75, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 SNAKEMAKE_MARKER = ".snakemake_timestamp"  # put into directory() outputs after the stage has recorded them
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_CREDENTIALS = re.compile(r"://[^/\s\"'@]+@")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +92,6 @@ _FILE_FIELDS = ("inputs", "declared", "outputs", "artifacts", "series")
 def now() -> str:
     """Current UTC time in ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def without_credentials(text: str) -> str:
-    """`text` with `user:password@` removed from every address in it."""
-    return _CREDENTIALS.sub("://***@", text)
 
 
 def place(path: Path | str, results: Path | str) -> File:
@@ -192,6 +187,12 @@ class StageRecord:
         """Name of this execution, also a tag of its MLflow run."""
         return self._record.record_id
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What this execution is made from and where it runs, for what it leaves outside the results folder."""
+        names = ("record_id", "stage", "key", "params", "inputs", "environment", "git")
+        return {"published": now()} | {name: plain(getattr(self._record, name)) for name in names}
+
     def metric(self, name: str, value: float | None, step: int | None = None) -> None:
         """Append one point. None, NaN and infinities are kept as null and sent nowhere."""
         self.metrics({name: value}, step)
@@ -204,10 +205,13 @@ class StageRecord:
                 raise ValueError(f"metric name {name!r} is reserved: 'step' and 'time' describe the point")
             number = math.nan if value is None else float(value)
             line[name] = number if math.isfinite(number) else None
-        # One unbuffered append a line: a process killed by SIGKILL loses nothing that it reported.
         with self._series.open("ab", buffering=0) as handle:
-            handle.write(json.dumps(line).encode() + b"\n")
+            append_line(handle, json.dumps(line).encode() + b"\n")
         self._use_series(self._series)
+
+    def param(self, name: str, value: Any) -> None:
+        """Add a parameter that is known only while the stage runs."""
+        self._update(params={**self._record.params, name: plain(value)})
 
     def artifact(self, path: Path | str, digests: Mapping[str, str] | None = None) -> None:
         """Name an extra file or folder that is recorded and copied to MLflow like an output, but not audited.

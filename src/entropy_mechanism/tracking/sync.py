@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropy_mechanism.files import read_json, write_text
+from entropy_mechanism.credentials import check_address, without_credentials
+from entropy_mechanism.files import read_json, replacing, write_text
 from entropy_mechanism.tracking.artifacts import INVOCATION, artifact_limit, connect, one_line, send
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
@@ -32,12 +33,11 @@ from entropy_mechanism.tracking.records import (
     Record,
     read_record,
     record_paths,
-    without_credentials,
     write_record,
 )
 
 EXPERIMENT = "entropy-mechanism"
-NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory or power loss"
+NO_LAST_WORD = "the process ended without a last word: SIGKILL, out of memory, a full disk or power loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +95,9 @@ class Sender:
         *,
         resend: bool = False,
     ):
+        """Raises ValueError for an address with credentials in it."""
         self.results = Path(os.path.abspath(results))
-        self.uri = tracking_uri or default_tracking_uri(results)
+        self.uri = check_address(tracking_uri) if tracking_uri else default_tracking_uri(results)
         self.experiment = experiment
         self._resend = resend
         self._limit = artifact_limit()
@@ -105,6 +106,8 @@ class Sender:
         self._state: dict[str, Any] = {}
         self._owners: dict[File, str] = {}
         self._stamps: dict[tuple[str, str], tuple[int, int]] = {}
+        self._seen: dict[Path, tuple[int, Record]] = {}
+        self._digests: dict[tuple[str, str], tuple[Record | Invocation, str]] = {}
         self._written = ""
         self._saved = 0.0
         self._counts = {"sent": 0, "points": 0, "artifacts": 0}
@@ -144,7 +147,10 @@ class Sender:
         records, broken = [], []
         for path in record_paths(self.results):
             try:
-                records.append(_settle(path))
+                stamp, known = path.stat().st_mtime_ns, self._seen.get(path)
+                if known is None or known[0] != stamp or known[1].status == RUNNING:
+                    known = self._seen[path] = stamp, _settle(path)
+                records.append(known[1])
             except ValueError as problem:
                 broken.append(str(problem))
         invocations = [settle_invocation(item, self.results) for item in read_invocations(self.results)]
@@ -159,6 +165,13 @@ class Sender:
     def _connect(self) -> None:
         """Open the store and find the experiment."""
         if self._client is None:
+            database = self.results / "mlflow.db"
+            if self.uri == default_tracking_uri(self.results) and not database.exists():
+                # Made aside: a sender killed during the migrations would leave a file that MLflow cannot open.
+                for abandoned in self.results.glob(".mlflow-*"):
+                    abandoned.unlink()
+                with replacing(database) as temporary:
+                    connect(f"sqlite:///{temporary}").search_experiments(max_results=1)
             self._client = connect(self.uri)
         client = self._client
         found = client.get_experiment_by_name(self.experiment)
@@ -178,7 +191,14 @@ class Sender:
         entry = self._state[kind].get(name, {})
         if entry.get("left_out") is not None and entry["left_out"] <= self._limit:
             return False  # what was too large is no longer
-        return entry.get("digest") == digest_of(item) and entry.get("complete", False)
+        return entry.get("digest") == self._digest(item) and entry.get("complete", False)
+
+    def _digest(self, item: Record | Invocation) -> str:
+        """`digest_of`, once as long as an item is the same: a follower asks for all of them every few seconds."""
+        known = self._digests.get(_name(item))
+        if known is None or known[0] is not item:
+            known = self._digests[_name(item)] = item, digest_of(item)
+        return known[1]
 
     def _try_to_send(self, item: Record | Invocation) -> str | None:
         """Send one item; a complaint of the server about this item is returned, any other error raised."""
@@ -239,7 +259,7 @@ class Sender:
             tags["mlflow.parentRunId"] = self._state["invocations"][record.invocation]["run_id"]
         run = self._run("records", record.record_id, record.started, f"{record.stage} {record.key}", tags)
         entry = self._state["records"][record.record_id]
-        if changed := entry.get("digest") != digest_of(record):
+        if changed := entry.get("digest") != self._digest(record):
             self._log_entries(run, params_of(record.params), {**tags, **tags_of(record)})
         for file in record.series:
             if self._owners[file] == record.record_id:
