@@ -106,7 +106,7 @@ def restore(
             note_sent(results, found, tracking_uri, _sent(results, records, runs | invocations))
             done = _Outputs(records, only).bring(results, store, runs, scratch, tell)
         return dataclasses.replace(done, records=len(runs), without_record=tuple(without_record))
-    except (MlflowException, RequestException, ImportError) as error:  # the last without an address's own package
+    except (MlflowException, RequestException, ImportError) as error:  # without the package that an address needs
         raise OSError(one_line(error)) from None
 
 
@@ -245,19 +245,21 @@ class _Outputs:
                     missing[path] = digest
                 elif not place.is_file() or sha256(place) != digest:
                     others.append(path)
-            return missing, others, all(self._source(*item, path, store, runs) for path in missing)
+            return missing, others, all(any(self._sources(*item, path, store, runs)) for path in missing)
 
         def fetch(sources: list[tuple[Record, File, str]]) -> tuple[int, str | None]:
             """Place all files of one digest."""
             record, file, path = sources[0]
             digest = members(file)[path]
-            run, name = self._source(record, file, path, store, runs)
-            copy = store.fetch(run, name, scratch / digest)
-            if sha256(copy) != digest:
-                return 0, f"{name} of MLflow run {run.info.run_id}"
-            for maker, _, target in sources:
-                _place(copy, results / target, self._moment(maker))
-            return copy.stat().st_size * len(sources), None
+            for run, name in self._sources(record, file, path, store, runs):
+                copy = store.fetch(run, name, scratch / digest)
+                if sha256(copy) == digest:
+                    for maker, _, target in sources:
+                        _place(copy, results / target, self._moment(maker))
+                    size = copy.stat().st_size * len(sources)
+                    shutil.rmtree(scratch / digest, ignore_errors=True)
+                    return size, None
+            return 0, f"{name} of MLflow run {run.info.run_id}"
 
         by_digest: dict[str, list[tuple[Record, File, str]]] = {}
         kept, absent, present = [], [], 0
@@ -287,15 +289,14 @@ class _Outputs:
             absent=tuple(absent),
         )
 
-    def _source(
+    def _sources(
         self, record: Record, file: File, path: str, store: Copies, runs: dict[str, Any]
-    ) -> tuple[Any, str] | None:
-        """Run and artifact with the bytes of a file: of the execution that made it, else of any other."""
+    ) -> Iterator[tuple[Any, str]]:
+        """Runs and artifacts with the bytes of a file: of the execution that made it, then of any other."""
         own = (record.record_id, artifact_path(file, path))
         for name, copy in (own, *reversed(self._holders[members(file)[path]])):
             if name in runs and store.has(runs[name], copy):
-                return runs[name], copy
-        return None
+                yield runs[name], copy
 
     def _moment(self, record: Record) -> int:
         """Modification time of what an execution made, ns since 1970: not before that of what it was made from."""
