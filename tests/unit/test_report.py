@@ -140,6 +140,20 @@ def test_seeds_are_averaged_and_counted():
     assert found.methods[1].verdict.endswith("more in 3 of 3 seeds.")
 
 
+def test_the_headlines_are_of_one_training_set_the_one_with_most_runs(frames):
+    other = {name: frame.copy() for name, frame in frames.items()}
+    for frame in other.values():
+        for column in frame.columns.intersection(["run", "train_set"]):
+            frame[column] = frame[column].str.replace("chains", "another")
+    assert set(other["curves"]["train_set"]).isdisjoint(frames["curves"]["train_set"])
+    other["curves"][style.ENTROPY] += 5
+    alone = other["curves"]["method"] == "grpo"
+    both = {name: pd.concat([frame, other[name]]) for name, frame in frames.items()}
+    both["curves"] = pd.concat([other["curves"][alone], frames["curves"]])
+    assert headlines(both) == headlines(frames)
+    assert headlines(frames).train_set == frames["curves"]["train_set"].iloc[0]
+
+
 def test_missing_measurements_are_not_numbers(frames, report):
     found = headlines(empty(frames))
     assert not found.complete

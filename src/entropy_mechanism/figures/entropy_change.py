@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import registry, style
+from . import panels, registry, style
 
 INPUTS = registry.FIGURES["entropy_change"].inputs
 TITLE = "Measured changes of entropy and Lemma 1"
@@ -150,9 +150,6 @@ def _draw_split(axes: Axes, drawn: pd.DataFrame) -> None:
     axes.axhline(0, color="#999999", linewidth=0.6, zorder=0)
     axes.set_xlabel(style.GRADIENT_STEPS)
     axes.set_ylabel(SUM)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
-    axes.legend(loc="upper center", ncols=2, fontsize=6, handlelength=1.6, columnspacing=1)
 
 
 def _draw_slopes(axes: Axes, drawn: pd.DataFrame) -> None:
@@ -164,7 +161,7 @@ def _draw_slopes(axes: Axes, drawn: pd.DataFrame) -> None:
     names = pd.DataFrame({"model": model, "train_set": train_set, "method": method, "seed": seed})
     varying = [name for name in names if names[name].nunique() > 1 and name != "method"]
     labels = [
-        ", ".join([style.method_label(row["method"]), *(row[name] for name in varying)])
+        ", ".join([style.method_label(row["method"]), *(style.model_label(row[name]) for name in varying)])
         for _, row in names.iterrows()
     ]
     axes.axvline(1, color="#999999", linewidth=0.8, zorder=0)
@@ -187,10 +184,12 @@ def draw(frames: style.Frames) -> Figure:
     slopes = style.by(drawn, panel="slopes")
     heights = [2.4, 2.1, 0.7 + 0.16 * max(1, len(slopes))]
     figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + sum(heights)))
-    grid = figure.subplots(3, 1, gridspec_kw={"height_ratios": heights})
+    parts = figure.subfigures(
+        3, 1, height_ratios=heights
+    )  # the last has wide labels, which the others need not share
     first = style.by(drawn, panel="split")["run"].iloc[0]
     model, _, method, _ = first.split("--")
-    panels = {
+    shown = {
         "lemma": (_draw_lemma, f"{style.model_label(model)}: after the same prefixes"),
         "split": (
             _draw_split,
@@ -198,11 +197,15 @@ def draw(frames: style.Frames) -> Figure:
         ),
         "slopes": (_draw_slopes, "First order, run by run"),
     }
-    for axes, (panel, (draw_panel, title)) in zip(grid, panels.items(), strict=True):
+    for part, (panel, (draw_panel, title)) in zip(parts, shown.items(), strict=True):
+        axes = part.subplots()
         rows = style.by(drawn, panel=panel)
         if rows.empty:
             style.message(axes, "not measured")
             continue
         draw_panel(axes, rows)
-        axes.set_title(title)
+        if panel == "split":
+            panels.legend_above(axes, title)
+        else:
+            axes.set_title(title)
     return figure

@@ -18,7 +18,7 @@ def legend_above(axes: Axes, title: str, handles: list[Artist] | None = None) ->
         axes.set_title(title)
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
-    points = 72 * axes.figure.get_figwidth() / axes.get_gridspec().ncols
+    points = 72 * axes.get_figure(root=True).get_figwidth() / axes.get_gridspec().ncols
     fitting = int(points / (3.5 * longest + 28))  # letters of 6.5 points, the handle and the gaps
     legend = axes.legend(
         handles=handles,

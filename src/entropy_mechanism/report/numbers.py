@@ -58,13 +58,14 @@ class MethodEntropy:
 
 @dataclass(frozen=True)
 class Headlines:
-    """GRPO of the largest model, means over its seeds; NaN where nothing was measured.
+    """GRPO of the largest model on the training set of most of its runs, means over seeds; NaN: not measured.
 
     Entropies in nats per token, accuracies, shares and the law's errors as fractions, `accuracy_gain` too.
     `positive_covariance` is the share of rollout steps whose mean token covariance is above zero.
     """
 
     model: str
+    train_set: str
     seeds: int
     entropy_start: float
     entropy_end: float
@@ -99,6 +100,13 @@ def _ends(run: pd.DataFrame, column: str) -> tuple[float, float]:
 
 def _mean(values: pd.Series) -> float:
     return float(values.mean()) if values.notna().any() else NAN
+
+
+def _commonest_train_set(curves: pd.DataFrame, baseline: pd.DataFrame) -> str:
+    """Of the training sets that `baseline` has, or else `curves`, the one with most runs; the first by name."""
+    runs = curves.drop_duplicates("run")["train_set"]
+    counts = runs[runs.isin(baseline["train_set"])] if len(baseline) else runs
+    return str(counts.value_counts().sort_index().idxmax()) if len(counts) else ""
 
 
 def _method_entropies(curves: pd.DataFrame) -> tuple[MethodEntropy, ...]:
@@ -139,6 +147,8 @@ def headlines(frames: style.Frames) -> Headlines:
         here = style.largest_model(curves, frames["runs"])
     else:
         here = curves[curves["model"] == baseline["model"].iloc[0]]
+    train_set = _commonest_train_set(here, baseline)
+    here, baseline = (frame[frame["train_set"] == train_set] for frame in (here, baseline))
     runs = [run for _, run in baseline.groupby("run")]
     entropy = np.array([_ends(run, style.ENTROPY) for run in runs] or [(NAN, NAN)])
     accuracy = np.array([_ends(run, style.ACCURACY) for run in runs] or [(NAN, NAN)])
@@ -151,6 +161,7 @@ def headlines(frames: style.Frames) -> Headlines:
     (h_start, h_end), (r_start, r_end) = entropy.mean(axis=0), accuracy.mean(axis=0)
     return Headlines(
         model=str(here["model"].iloc[0]) if len(here) else "",
+        train_set=train_set,
         seeds=len(runs),
         entropy_start=float(h_start),
         entropy_end=float(h_end),
