@@ -52,7 +52,7 @@ def _describe(made: dict[str, Any]) -> None:
     sections = {section.__name__: section for section in _sections(Strict)}
     definitions = made.get("$defs", {})
     for name, definition in {made["title"]: made, **definitions}.items():
-        texts = _texts(sections[name]) if name in sections else {}
+        texts = help_texts(sections[name]) if name in sections else {}
         for key, value in definition.get("properties", {}).items():
             referred = definitions.get(value.get("$ref", "").rpartition("/")[2], {})
             if key in texts and texts[key] != referred.get("description"):
@@ -65,7 +65,7 @@ def _sections(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from _sections(section)
 
 
-def _texts(section: type[BaseModel]) -> dict[str, str]:
+def help_texts(section: type[BaseModel]) -> dict[str, str]:
     """The string below each field, of a class and those it inherits from; made classes have another's."""
     section = {TrainingOverride: Training}.get(section, section)
     found: dict[str, str] = {}
