@@ -8,6 +8,7 @@ import subprocess
 from datetime import datetime
 
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import Job
 
 from entropy_mechanism import resources as resources_of
 from entropy_mechanism.paths import FIXED, RESULTS_VARIABLE, STUDIES
@@ -88,6 +89,23 @@ def refuse_without_vllm():
                 f"error: compute.{model} asks for engine vllm, and {sys.executable} has no vLLM; nothing was "
                 "started. `make slurm GPU=1` makes an environment with it, .venv-slurm (docs/hpc.md, Environment)"
             )
+
+
+def gave_up(job):
+    """Whether a training of this invocation has ended with what would come again (stages/train.py)."""
+    if job.rule.name != "train":
+        return False
+    try:
+        marker = json.loads(Path(PATHS.run_gave_up(job.wildcards.run)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return marker.get("invocation") == os.environ[INVOCATION_VARIABLE]
+
+
+# A job that has failed is submitted again when Snakemake asks it for its `restart_times`, and those of all jobs of
+# a rule are the same: there is no setting for one job. tests/pipeline/test_retries.py counts the attempts.
+if workflow.is_main_process:
+    Job.restart_times = property(lambda job: 0 if gave_up(job) else job.rule.restart_times)
 
 
 def settings(value):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 RESULTS_VARIABLE = "ENTROPY_MECHANISM_RESULTS"
 """Environment variable that tells stages where the results are; the workflow sets it for its jobs."""
+GAVE_UP = "gave-up.json"
+"""Stands beside a run's manifest-to-be when its last attempt ended with what would come again."""
 RUN_ANALYSES = (
     "runs",
     "curves",
@@ -90,6 +92,10 @@ class Paths:
     def run_manifest(self, name: str = "{run}") -> str:
         """Where the final weights of a run are, and the digest of everything it made."""
         return f"{self.root}/runs/{name}/manifest.json"
+
+    def run_gave_up(self, name: str = "{run}") -> str:
+        """Why the last attempt at a run was in vain, if it was; the next attempt removes it."""
+        return f"{self.root}/runs/{name}/{GAVE_UP}"
 
     def samples(self, policy: str = "{policy}", benchmark: str = "{benchmark}") -> str:
         """Responses of a policy to a benchmark."""

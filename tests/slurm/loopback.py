@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from repository import REPOSITORY, copy_repository
+
 TOOLS = REPOSITORY / "workflow/slurm-loopback"
 SITE = """\
 slurm-init-seconds-before-status-checks: 1
@@ -24,17 +25,7 @@ class Loopback:
     def __init__(self, root: Path) -> None:
         """Start the cluster and copy the files that git knows or would add."""
         self.cluster, self.root = root / "slurm", root / "repository"
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (REPOSITORY / name).exists():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, self.root / name, follow_symlinks=False)
+        copy_repository(self.root)
         (self.root / "site.yaml").write_text(SITE)
         self.run(TOOLS / "up", self.cluster)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENTROPY_MECHANISM")}
