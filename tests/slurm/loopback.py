@@ -10,13 +10,16 @@ from pathlib import Path
 
 from repository import REPOSITORY, copy_repository
 
+LOCAL = ("--profile", "workflow/profiles/local")
+SLURM = ("--profile", "slurm", "--profile", "site.yaml")
 TOOLS = REPOSITORY / "workflow/slurm-loopback"
 SITE = """\
 slurm-init-seconds-before-status-checks: 1
 max-status-checks-per-second: 10
+max-jobs-per-second: 20
 latency-wait: 5
 """
-"""What a site changes: here statuses are asked for more often."""
+"""What a site changes: here jobs are submitted and looked after more often."""
 
 
 class Loopback:
@@ -52,7 +55,7 @@ class Loopback:
     def begin(self, log: str, *arguments: str) -> subprocess.Popen:
         """Start Snakemake; its output goes to the file `log`."""
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *arguments],
+            [sys.executable, Path(__file__).with_name("hurried.py"), *arguments],
             cwd=self.root,
             env=self.environment,
             stdout=(self.root / log).open("wb"),
@@ -108,6 +111,8 @@ class Loopback:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        # Slurm would notice by itself, after SlurmdTimeout; what it does then is the same.
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=dead")
 
     def steps(self, jobs: list[str]) -> set[int]:
         """The processes with which slurmd oversees these jobs."""
