@@ -172,7 +172,12 @@ def test_without_a_default_partition_one_has_to_be_named(tmp_path):
 
 @pytest.mark.parametrize("state", ["DOWN", "DRAIN", "INACTIVE"])
 def test_a_closed_partition_is_named(state, tmp_path):
-    assert f"partition gpu is {state}" in the_problem(situation(tmp_path, cluster=with_partition(state=state)))
+    closed = replace(GPU, state=state)
+    lines = problems(situation(tmp_path, cluster=replace(WELL, partitions={"gpu": closed})))
+    assert lines
+    assert all(f"partition gpu is {state} and starts no jobs" in line for line in lines)
+    both = replace(WELL, partitions={"gpu": closed, "other": replace(GPU, name="other", default=False)})
+    assert problems(situation(tmp_path, cluster=both, profile=asking(slurm_partition="gpu,other"))) == []
 
 
 def test_a_partition_of_the_environment_that_a_site_file_hides_is_named(tmp_path, monkeypatch):
@@ -284,13 +289,30 @@ def test_accounts_and_qos_that_are_not_the_users_are_named(tmp_path):
     ("answer", "text"),
     [
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "nothing can be written to .*: Disk quota exceeded"),
-        (LATE, "does not answer within 2 s"),
         (places.LockError(errno.ENOSYS, "Function not implemented"), "cannot be locked .* -o flock"),
     ],
 )
 def test_a_results_folder_that_cannot_be_used_is_named(answer, text, tmp_path):
     line = the_problem(situation(tmp_path, answers={"results": answer}))
     assert re.search(f"^error: .*{text}", line)
+
+
+def test_a_file_system_that_hangs_is_named_and_not_touched_again(tmp_path, monkeypatch):
+    touched = []
+    monkeypatch.setattr(Path, "exists", lambda path: touched.append(path))
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: touched.append(path))
+    for name, place in (("results", tmp_path / "x"), ("free for downloads", tmp_path / "hf/hub")):
+        assert f"error: {place} does not answer within 2 s" in the_problem(
+            situation(tmp_path, answers={name: LATE})
+        )
+    assert touched == []
+
+
+def test_a_results_folder_that_hangs_is_told_in_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(scene, "load_site", lambda raw: threading.Event().wait())
+    with pytest.raises(ConfigError, match="does not answer within 2 s"):
+        scene.look(None, [], ["slurm"])
 
 
 def test_a_file_system_without_locks_is_told_from_one_that_cannot_be_written(tmp_path, monkeypatch):
@@ -445,6 +467,22 @@ def test_later_profiles_replace_the_keys_of_earlier_ones_as_for_snakemake(tmp_pa
     assert both == found | {"default-resources": {"mem_mb": 1}}
     with pytest.raises(OSError, match="no profile nowhere"):
         demands.read_profiles(["nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("accounting_storage/none", "squeue"),
+        ("(null)", "squeue"),  # what newer versions write instead
+        ("accounting_storage/slurmdbd", None),
+    ],
+)
+def test_the_profile_asks_squeue_where_slurm_keeps_no_accounts(kind, command, tmp_path, monkeypatch):
+    commands(tmp_path, scontrol=f'echo "AccountingStorageType   = {kind}"')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(ROOT)
+    assert demands.read_profiles(["slurm"]).get("slurm-status-command") == command
+    assert Cluster(config={"AccountingStorageType": kind}).accounts_kept == (command is None)
 
 
 @pytest.mark.parametrize(

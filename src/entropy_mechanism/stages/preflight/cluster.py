@@ -94,7 +94,7 @@ class Cluster:
     @property
     def accounts_kept(self) -> bool:
         """Whether jobs that have ended are kept in a database that sacct asks."""
-        return self.config.get("AccountingStorageType", "accounting_storage/none") != "accounting_storage/none"
+        return self.config.get("AccountingStorageType", "(null)") not in ("accounting_storage/none", "(null)")
 
     @property
     def min_job_age(self) -> float:
@@ -111,7 +111,7 @@ class Cluster:
 
 
 def together(questions: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Ask all at once; `LATE` for what does not answer in time, the error for what raises an OSError.
+    """Ask all at once; `LATE` for what does not answer in time, the error for what raises one.
 
     Nothing waits for a question that hangs, as one about a dead network file system does, not even the program's
     end: its thread is left behind.
@@ -121,7 +121,7 @@ def together(questions: Mapping[str, Callable[[], Any]], seconds: float) -> dict
     def ask(name: str, question: Callable[[], Any]) -> None:
         try:
             answers[name] = question()
-        except OSError as error:
+        except Exception as error:
             answers[name] = error
 
     threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in questions.items()]

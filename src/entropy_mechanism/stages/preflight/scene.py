@@ -1,5 +1,6 @@
 """Everything that the checks before a start look at, asked at once and given up after `PATIENCE`."""
 
+import getpass
 import os
 import shutil
 import sys
@@ -21,7 +22,7 @@ from entropy_mechanism.config import (
 from entropy_mechanism.paths import Paths
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.preflight import cluster, demands, places
-from entropy_mechanism.stages.preflight.cluster import Cluster, Need
+from entropy_mechanism.stages.preflight.cluster import LATE, Cluster, Need
 
 PATIENCE = 2.0
 """Seconds after which a question counts as not answered; all are asked at once."""
@@ -69,6 +70,10 @@ class Scene:
         """Resources of jobs whose rules say nothing."""
         return demands.resources(self.profile, "default-resources")
 
+    def hangs(self, *questions: str) -> bool:
+        """Whether one of these was not answered, so that nothing there may be looked at again."""
+        return any(self.answers[name] is LATE for name in questions)
+
     @property
     def downloads(self) -> list[HubModel]:
         """Published models that have not been fetched."""
@@ -79,7 +84,15 @@ class Scene:
 
 def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str]) -> Scene:
     """Read the plan and ask everything at once."""
-    site, path = _site(experiment, config)
+    settings = cluster.together({"site": partial(_site, experiment, config)}, PATIENCE)["site"]
+    if settings is LATE:
+        raise ConfigError(
+            f"the results folder, or this checkout, does not answer within {PATIENCE:g} s; look whether its file "
+            "system is alive (`df` hangs too?)"
+        )
+    if isinstance(settings, Exception):
+        raise settings
+    site, path = settings
     plan = Plan(load_experiment(path))
     paths = Paths(Path(site.results), path.stem)
     hub = os.environ.get("HF_ENDPOINT", HUB)
@@ -100,7 +113,7 @@ def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str])
     for name, command in {
         "sacct": ("sacct", "--noheader", "--allocations", "--format=jobid", "--starttime=now"),
         "sacctmgr": ("sacctmgr", "--noheader", "--parsable2", "show", "associations",
-                     f"user={os.environ.get('USER', '')}", "format=account,partition,qos"),
+                     f"user={getpass.getuser()}", "format=account,partition,qos"),
     }.items():  # fmt: skip
         if shutil.which(command[0]):
             questions[name] = partial(cluster.said, *command)
@@ -108,6 +121,9 @@ def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str])
     profiles = answers["profile"] if isinstance(answers["profile"], Mapping) else {}
     if isinstance(answers["profile"], OSError):
         raise ConfigError(f"--profile: {answers['profile']}")
+    for answer in answers.values():
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):
+            raise answer
     found = answers.get("cluster")
     seen = found if isinstance(found, Cluster) else Cluster(ping=str(found)) if here else None
     return Scene(site, plan, paths, profiles, seen, answers)

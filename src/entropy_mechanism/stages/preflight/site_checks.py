@@ -28,12 +28,15 @@ def results_folder(scene: Scene) -> Iterator[Finding]:
             "could meet",
             "put `results` on a file system with flock (Lustre: mounted with -o flock)",
         )
-    elif answer is LATE:
-        cure = "look whether its file system is alive (`df` hangs too?), or put `results` elsewhere"
-        yield Finding("error", f"{folder} does not answer within {PATIENCE:g} s", cure)
     elif isinstance(answer, OSError):
         cure = "make room or ask for a larger quota, or put `results` elsewhere"
         yield Finding("error", f"nothing can be written to {folder}: {answer.strerror}", cure)
+    for name, place in (("results", folder), ("free for downloads", hub_cache())):
+        if scene.hangs(name):
+            cure = (
+                "look whether its file system is alive (`df` hangs too?), or put it elsewhere (`results`, HF_HOME)"
+            )
+            yield Finding("error", f"{place} does not answer within {PATIENCE:g} s", cure)
 
 
 def shared(scene: Scene) -> Iterator[Finding]:
@@ -52,6 +55,8 @@ def shared(scene: Scene) -> Iterator[Finding]:
 
 def room(scene: Scene) -> Iterator[Finding]:
     """There is disk for what is still to be made and downloaded."""
+    if scene.hangs("results", "free for downloads"):
+        return
     stored = sum(_storage(scene.plan, name) for name in scene.plan.runs
                  if not Path(scene.paths.run_manifest(name)).exists())  # fmt: skip
     fetched = sum(2 * shape.parameters for model in scene.downloads if (shape := memory.known_shape(model)))
@@ -89,6 +94,8 @@ def tracking(scene: Scene) -> Iterator[Finding]:
 
 def hub(scene: Scene) -> Iterator[Finding]:
     """What is published and not here yet can be downloaded."""
+    if scene.hangs("results", "free for downloads"):
+        return
     models = [model.id for model in scene.downloads if not _cached(model)]
     data = scene.plan.experiment.data
     sets = [name for name in scene.plan.data_sets if isinstance(data[name], HubSet) and not data[name].folder

@@ -78,8 +78,8 @@ def statuses(scene: Scene) -> Iterator[Finding]:
         if known.min_job_age < LONGEST_PAUSE + 60:
             yield Finding(
                 "error",
-                f"squeue forgets a job {known.min_job_age:g} s after its end (MinJobAge) and is asked every "
-                f"{LONGEST_PAUSE:g} s at least, so the ends of jobs are missed",
+                f"squeue forgets a job {known.min_job_age:g} s after its end (MinJobAge) and may be asked "
+                f"after {LONGEST_PAUSE:g} s, so that ends of jobs are missed",
                 "ask the site for MinJobAge=300 (Slurm's default) or for accounting",
             )
 
@@ -97,10 +97,12 @@ def partitions(scene: Scene) -> Iterator[Finding]:
             if name not in known.partitions:
                 cure = f"SBATCH_PARTITION, or slurm_partition in the site's file; {listed}"
                 yield Finding("error", f"there is no partition '{name}'", cure)
-    for one in _asked(scene):
-        if one.state != "UP":
+    for need in scene.needs:
+        asked = known.asked(need)
+        if asked and all(one.state != "UP" for one in asked):
+            states = ", ".join(f"{one.name} is {one.state}" for one in asked)
             yield Finding(
-                "error", f"partition {one.name} is {one.state} and starts no jobs", f"choose another; {listed}"
+                "error", f"{need.what}: partition {states} and starts no jobs", f"choose another; {listed}"
             )
     exported, used = os.environ.get("SBATCH_PARTITION"), scene.defaults.get("slurm_partition")
     if exported and str(used) != exported:
