@@ -25,7 +25,7 @@ class Site:
 
     def __init__(self, root):
         self.root, self.folder = root, root / "slurm"
-        settings = {"EXTRA": PARTITIONS, "GPU_TYPE": "a100"}
+        settings = {"EXTRA": PARTITIONS, "GPU_TYPE": "a100", "CPUS": "16"}
         subprocess.run([TOOLS / "up", self.folder], env=os.environ | settings, check=True, timeout=60)
         names = ("SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_QOS")
         clean = {name: value for name, value in os.environ.items() if name not in names}
@@ -90,7 +90,7 @@ def test_a_cluster_that_can_run_the_experiment_passes(site):
             {},
             "3 GPUs on a node, and no node of partition main has more than 2 (types there: a100)",
         ),
-        ({"ranks": 5}, {}, "5 cores on a node, and no node of partition main has more than 4"),
+        ({"ranks": 17}, {}, "17 cores on a node, and no node of partition main has more than 16"),
         ({"ranks": 2, "nodes": 2}, {"SBATCH_PARTITION": "one"}, "2 nodes, and partition one allows 1"),
         ({"ranks": 3, "nodes": 3}, {}, "on each of 3 nodes, and partition main has 2 such"),
     ],
@@ -109,7 +109,7 @@ def test_what_preflight_refuses_slurm_refuses_or_leaves_pending(site):
         ["--partition=short", "--time=240"],
         ["--gres=gpu:3"],
         ["--gres=gpu:h100:1"],
-        ["--cpus-per-task=5"],
+        ["--cpus-per-task=17"],
         ["--partition=one", "--nodes=2"],
         ["--nodes=3"],
     ):
