@@ -17,6 +17,7 @@ from entropy_mechanism.stages.resolve import resolve
 from entropy_mechanism.stages.train import training_fingerprint
 
 experiment, results, trained = map(Path, sys.argv[1:])
+trained = trained.relative_to(Path.cwd())
 plan, paths = Plan(load_experiment(experiment)), Paths(results, experiment.stem)
 for name, run in plan.runs.items():
     resolve(experiment, name, Path(paths.run_config(name)), results)
@@ -26,6 +27,8 @@ for name, run in plan.runs.items():
         Path(paths.data(plan.validations[name])),
     ]
     folder = paths.store / training_fingerprint(plan.run_config(name), *inputs)
+    if folder == trained:
+        continue
     folder.mkdir(parents=True)
     shutil.copytree(trained / "final", folder / "final", copy_function=os.link)
     for file in ("metrics.jsonl", "done.json"):

@@ -28,6 +28,7 @@ class Loopback:
     def __init__(self, root: Path) -> None:
         """Start the cluster and copy the files that git knows or would add."""
         self.cluster, self.root = root / "slurm", root / "repository"
+        self.begun: list[subprocess.Popen] = []
         copy_repository(self.root)
         (self.root / "site.yaml").write_text(SITE)
         self.run(TOOLS / "up", self.cluster)
@@ -40,7 +41,10 @@ class Loopback:
         }
 
     def close(self) -> None:
-        """End the cluster."""
+        """End the cluster, and what a test that failed has left running."""
+        for process in self.begun:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         self.run(TOOLS / "down", self.cluster)
 
     def run(self, *command: object) -> str:
@@ -54,7 +58,7 @@ class Loopback:
 
     def begin(self, log: str, *arguments: str) -> subprocess.Popen:
         """Start Snakemake; its output goes to the file `log`."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("hurried.py"), *arguments],
             cwd=self.root,
             env=self.environment,
@@ -62,6 +66,8 @@ class Loopback:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.begun.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen, log: str, seconds: float = 900) -> str:
         """Output of a Snakemake that has to succeed in time."""

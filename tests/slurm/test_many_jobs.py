@@ -23,21 +23,22 @@ SEED = 20250522
 
 
 @pytest.fixture(scope="module")
-def finished(slurm, smoke):
-    """An experiment of many runs that are all in the store, so that a training is a job of seconds."""
+def finished(slurm):
+    """Names of many runs that are all in the store, so that a training is a job of seconds."""
     settings = yaml.safe_load((slurm.root / "config/experiments/smoke.yaml").read_text())
-    settings["runs"] = [
-        {"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [*range(1000, 1000 + RUNS)]}
-    ]
+    seeds = [*range(1000, 1001 + RUNS)]
+    settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": seeds}]
     settings["evaluation"].pop("compare_with")
     for name in ("figures", "tables"):
         settings.pop(name)
     (slurm.root / "many.yaml").write_text(yaml.safe_dump(settings))
-    slurm.snakemake("inputs.log", *LOCAL, "data", "models", "--config", "experiment=many.yaml")
-    trained = next(slurm.root.glob("results/store/*/done.json")).parent
+    trained, *others = [f"nano--train--grpo--s{seed}" for seed in seeds]
+    manifest = f"results/many/runs/{trained}/manifest.json"
+    slurm.snakemake("trained.log", *LOCAL, manifest, "--config", "experiment=many.yaml")
+    store = slurm.root / "results/store" / json.loads((slurm.root / manifest).read_text())["fingerprint"]
     script = Path(__file__).with_name("finished_runs.py")
-    slurm.run(sys.executable, script, "many.yaml", "results", trained)
-    return [f"nano--train--grpo--s{seed}" for seed in range(1000, 1000 + RUNS)]
+    slurm.run(sys.executable, script, "many.yaml", "results", store)
+    return others
 
 
 class Killer(threading.Thread):

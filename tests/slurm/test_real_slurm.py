@@ -78,46 +78,52 @@ def disturbed(slurm):
     log = "disturbed.log"
     process = slurm.begin(log, *SLURM, "training", "--config", "experiment=disturbed.yaml")
     cancelled, limited, stranded = SINGLE
-    limit = Limit(slurm, started(slurm, limited))
-    slurm.run("scancel", started(slurm, cancelled))
-    job = started(slurm, stranded)
-    node = slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
-    deadline = Path(f"/proc/{trainer(slurm, job)}/cmdline").read_text().split("\0")
+    jobs = {run: started(slurm, run) for run in SINGLE}
+    # A trainer that is held cannot answer SIGTERM, so that SIGKILL has to end it, nor finish before its node dies.
+    held = [Hold(trainer(slurm, jobs[run])) for run in (limited, stranded)]
+    deadline = Path(f"/proc/{held[1].pid}/cmdline").read_text().split("\0")
+    slurm.run("scontrol", "update", f"JobId={jobs[limited]}", "TimeLimit=1")
+    slurm.run("scancel", jobs[cancelled])
+    wait_for_limit(slurm, jobs[limited])
+    held[0].ended()
+    node = slurm.run("squeue", "--noheader", f"--jobs={jobs[stranded]}", "--format=%N").strip()
     slurm.kill_node(node)
+    held[1].ended()
     until = time.monotonic() + 90
-    while slurm.run("squeue", "--noheader", f"--jobs={job}", "--states=RUNNING", f"--nodelist={node}"):
+    while slurm.run("squeue", "--noheader", f"--jobs={jobs[stranded]}", "--states=RUNNING", f"--nodelist={node}"):
         assert time.monotonic() < until, "Slurm has not noticed the dead node"
         time.sleep(0.5)
     slurm.revive_node(node)
-    limit.strike()
     return slurm.finish(process, log), deadline
 
 
-class Limit:
-    """A time limit that strikes a trainer which cannot answer SIGTERM, so that SIGKILL has to end it."""
+class Hold(threading.Thread):
+    """Keeps a process from running until it is killed; again and again, since Slurm wakes what it ends."""
 
-    def __init__(self, slurm, job):
-        """Hold the trainer, again and again, since Slurm wakes what it ends."""
-        self.slurm, self.job, self.pid = slurm, job, trainer(slurm, job)
-        self.holder = threading.Thread(target=self._hold, daemon=True)
-        self.holder.start()
-        slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.start()
 
-    def _hold(self):
+    def run(self):
         with contextlib.suppress(ProcessLookupError):
             while True:
                 os.kill(self.pid, signal.SIGSTOP)
                 time.sleep(0.002)
 
-    def strike(self):
-        """Wait for it: a minute from the job's start, and up to another until Slurm looks."""
-        until = time.monotonic() + 240
-        while "JobState=TIMEOUT" not in (state := self.slurm.run("scontrol", "show", "job", self.job)):
-            assert "JobState=RUNNING" in state or "JobState=COMPLETING" in state, state
-            assert time.monotonic() < until, state
-            time.sleep(0.5)
-        self.holder.join(60)
-        assert not self.holder.is_alive(), "the trainer outlived its job"
+    def ended(self):
+        """Wait until the process is gone."""
+        self.join(60)
+        assert not self.is_alive(), "the trainer outlived its job"
+
+
+def wait_for_limit(slurm, job):
+    """A minute from the job's start, and up to another until Slurm looks."""
+    until = time.monotonic() + 240
+    while "JobState=TIMEOUT" not in (state := slurm.run("scontrol", "show", "job", job)):
+        assert "JobState=RUNNING" in state or "JobState=COMPLETING" in state, state
+        assert time.monotonic() < until, state
+        time.sleep(0.5)
 
 
 def experiment(nodes):
