@@ -48,7 +48,7 @@ environment: $(READY)
 
 vllm: $(VLLM_READY)
 
-# `. .venv-slurm/bin/activate`, then `snakemake --profile slurm`.
+# `. .venv-slurm/bin/activate`, `entropy-mechanism preflight`, then `snakemake --profile slurm`; docs/hpc.md.
 slurm: $(SLURM_READY)
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'

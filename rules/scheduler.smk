@@ -1,9 +1,14 @@
-# Snakemake 9.27 looks for jobs to start again a second after it did (`--max-jobs-per-timespan`, 100/1s). Each look sets
-# a timer of its own, so that every job that ends adds one more look per second for ever: after 150 jobs, with some
-# hundred waiting, the main process takes a third of a core from trainings, or of a login node. One timer is enough.
+# What Snakemake 9.27 cannot be told by an option. tests/pipeline/test_scheduler.py and test_retries.py hold both
+# against the pinned version.
+import json
+import os
 import threading
+from pathlib import Path
 
+from snakemake.jobs import Job
 from snakemake.scheduling.job_scheduler import JobScheduler
+
+from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
 
 def look_again_once(scheduler, delay):
@@ -15,4 +20,24 @@ def look_again_once(scheduler, delay):
         scheduler._next_look.start()
 
 
+# Each look for jobs to start sets a timer for another one a second later (`--max-jobs-per-timespan`, 100/1s), so that
+# every job that ends adds one more look a second for ever: after 150 jobs, with some hundred waiting, the main process
+# takes a third of a core from trainings, or of a login node. One timer is enough.
 JobScheduler._schedule_reevalutation = look_again_once
+
+
+def gave_up(job):
+    """Whether a training of this invocation has ended with what would come again (stages/train.py)."""
+    if job.rule.name != "train":
+        return False
+    try:
+        marker = json.loads(Path(PATHS.run_gave_up(job.wildcards.run)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return marker.get("invocation") == os.environ[INVOCATION_VARIABLE]
+
+
+# A job that has failed is submitted again when Snakemake asks it for its `restart_times`, and those of all jobs of
+# a rule are the same: there is no setting for one job.
+if workflow.is_main_process:
+    Job.restart_times = property(lambda job: 0 if gave_up(job) else job.rule.restart_times)

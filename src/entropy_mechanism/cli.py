@@ -159,6 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     add("finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING,
         below=track)  # fmt: skip
+    text = "look for what would make the workflow hang or fail on a Slurm cluster"
+    check = commands.add_parser("preflight", help=text, description=text)
+    check.add_argument("--experiment", type=Path, metavar="FILE", help="by default that of config/config.yaml")
+    check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as of `snakemake --config`")
+    check.add_argument("--profile", action="append", metavar="PROFILE",
+                       help="as of `snakemake --profile`; by default slurm")  # fmt: skip
+    check.set_defaults(call=_stage("stages.preflight", "preflight"))
     text = "print an example of every prompt style and data set, for docs/data.md"
     prompts = commands.add_parser("render-prompts", help=text, description=text)
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))

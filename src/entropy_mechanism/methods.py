@@ -194,10 +194,7 @@ TrainingOverride = create_model(
     "TrainingOverride",
     __base__=Strict,
     __doc__="Training settings that a method changes.",
-    **{
-        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-        for name, field in Training.model_fields.items()
-    },
+    **{name: (field.rebuild_annotation() | None, None) for name, field in Training.model_fields.items()},
 )
 
 _PAPER_CODE_COV = {"scope": "microbatch", "min_tokens": 1}

@@ -11,6 +11,8 @@ ARTIFACT_LIMIT_MB = 64.0
 """Megabytes up to which an output is copied to MLflow: all of `tiny`, not the weights of a 0.5B model."""
 SHARED_VARIABLE = "ENTROPY_MECHANISM_SHARED_STORE"
 """Environment variable that tells stages where finished runs are shared; empty or unset where they are not."""
+GAVE_UP = "gave-up.json"
+"""Stands beside a run's manifest-to-be when its last attempt ended with what would come again."""
 RUN_ANALYSES = (
     "runs",
     "curves",
@@ -96,6 +98,10 @@ class Paths:
     def run_manifest(self, name: str = "{run}") -> str:
         """Where the final weights of a run are, and the digest of everything it made."""
         return f"{self.root}/runs/{name}/manifest.json"
+
+    def run_gave_up(self, name: str = "{run}") -> str:
+        """Why the last attempt at a run was in vain, if it was; the next attempt removes it."""
+        return f"{self.root}/runs/{name}/{GAVE_UP}"
 
     def samples(self, policy: str = "{policy}", benchmark: str = "{benchmark}") -> str:
         """Responses of a policy to a benchmark."""

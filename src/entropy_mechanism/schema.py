@@ -4,13 +4,18 @@ An experiment file is checked as it is written, before `extends` is resolved: a 
 leave out its objective, or give a part of it.
 """
 
+import ast
+import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from entropy_mechanism.config import Experiment, Site
+from entropy_mechanism.config import Experiment, Site, Training
+from entropy_mechanism.methods import TrainingOverride
+from entropy_mechanism.settings import Strict
 
 FILES: dict[str, type[BaseModel]] = {"experiment": Experiment, "site": Site}
 
@@ -25,6 +30,7 @@ class _Generator(GenerateJsonSchema):
 def schema(kind: str) -> dict[str, Any]:
     """The schema of an `experiment` or of the `site` file (JSON Schema 2020-12)."""
     made = FILES[kind].model_json_schema(schema_generator=_Generator)
+    _describe(made)
     _refine(made)
     if kind == "experiment":
         _allow_extends(made["$defs"])
@@ -39,6 +45,40 @@ def text(kind: str) -> str:
 def print_schema(kind: str) -> None:
     """Print the schema of one kind of file."""
     print(text(kind), end="")
+
+
+def _describe(made: dict[str, Any]) -> None:
+    """In place: give every key the text that stands below its field in the class."""
+    sections = {section.__name__: section for section in _sections(Strict)}
+    definitions = made.get("$defs", {})
+    for name, definition in {made["title"]: made, **definitions}.items():
+        texts = help_texts(sections[name]) if name in sections else {}
+        for key, value in definition.get("properties", {}).items():
+            referred = definitions.get(value.get("$ref", "").rpartition("/")[2], {})
+            if key in texts and texts[key] != referred.get("description"):
+                definition["properties"][key] = dict(sorted((value | {"description": texts[key]}).items()))
+
+
+def _sections(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for section in base.__subclasses__():
+        yield section
+        yield from _sections(section)
+
+
+def help_texts(section: type[BaseModel]) -> dict[str, str]:
+    """The string below each field, of a class and those it inherits from; made classes have another's."""
+    section = {TrainingOverride: Training}.get(section, section)
+    found: dict[str, str] = {}
+    for base in reversed([base for base in section.__mro__ if issubclass(base, Strict)]):
+        (node,) = ast.parse(inspect.getsource(base)).body
+        for field, text in zip(node.body, node.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                found[field.target.id] = inspect.cleandoc(text.value.value)
+    return found
 
 
 def _refine(node: Any) -> None:

@@ -1,15 +1,13 @@
 """The smoke experiment, run once for all pipeline tests in a copy of the repository."""
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
+from repository import copy_repository
 
 
 @dataclass(frozen=True)
@@ -68,26 +66,10 @@ class Workspace:
         return done
 
 
-def copy_repository(target: Path) -> Workspace:
-    """The files git knows or would add, without results."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, target / name)
-    return Workspace(target)
-
-
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """A finished run of the smoke experiment. Tests must leave its files as they found them."""
-    workspace = copy_repository(tmp_path_factory.mktemp("smoke"))
+    workspace = Workspace(copy_repository(tmp_path_factory.mktemp("smoke")))
     workspace.snakemake("--config", "experiment=smoke")
     return workspace
 
@@ -95,4 +77,4 @@ def smoke(tmp_path_factory):
 @pytest.fixture
 def workspace(tmp_path):
     """A fresh copy of the repository without results."""
-    return copy_repository(tmp_path / "repository")
+    return Workspace(copy_repository(tmp_path / "repository"))

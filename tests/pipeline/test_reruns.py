@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 SMOKE = ("--config", "experiment=smoke")
 ITEMS = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())

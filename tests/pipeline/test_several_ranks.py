@@ -152,6 +152,7 @@ def test_a_permanent_error_is_told_and_stops_further_attempts(ranked):
     assert status == 1
     assert "updates had a loss or gradient that was not finite" in text
     assert (ranked.store("broken") / "failed.json").is_file()
+    assert (ranked.root / "broken/gave-up.json").is_file()
     status, text = finish(begin(ranked, "broken", config="broken.yaml"))
     assert status == 1
     assert "not tried again" in text

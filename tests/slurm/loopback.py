@@ -8,14 +8,18 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from repository import REPOSITORY, copy_repository
+
+LOCAL = ("--profile", "workflow/profiles/local")
+SLURM = ("--profile", "slurm", "--profile", "site.yaml")
 TOOLS = REPOSITORY / "workflow/slurm-loopback"
 SITE = """\
 slurm-init-seconds-before-status-checks: 1
 max-status-checks-per-second: 10
+max-jobs-per-second: 20
 latency-wait: 5
 """
-"""What a site changes: here statuses are asked for more often."""
+"""What a site changes: here jobs are submitted and looked after more often."""
 
 
 class Loopback:
@@ -24,17 +28,8 @@ class Loopback:
     def __init__(self, root: Path) -> None:
         """Start the cluster and copy the files that git knows or would add."""
         self.cluster, self.root = root / "slurm", root / "repository"
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (REPOSITORY / name).exists():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, self.root / name, follow_symlinks=False)
+        self.begun: list[subprocess.Popen] = []
+        copy_repository(self.root)
         (self.root / "site.yaml").write_text(SITE)
         self.run(TOOLS / "up", self.cluster)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENTROPY_MECHANISM")}
@@ -46,7 +41,10 @@ class Loopback:
         }
 
     def close(self) -> None:
-        """End the cluster."""
+        """End the cluster, and what a test that failed has left running."""
+        for process in self.begun:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         self.run(TOOLS / "down", self.cluster)
 
     def run(self, *command: object) -> str:
@@ -60,14 +58,16 @@ class Loopback:
 
     def begin(self, log: str, *arguments: str) -> subprocess.Popen:
         """Start Snakemake; its output goes to the file `log`."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *arguments],
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("hurried.py"), *arguments],
             cwd=self.root,
             env=self.environment,
             stdout=(self.root / log).open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.begun.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen, log: str, seconds: float = 900) -> str:
         """Output of a Snakemake that has to succeed in time."""
@@ -117,6 +117,8 @@ class Loopback:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        # Slurm would notice by itself, after SlurmdTimeout; what it does then is the same.
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=dead")
 
     def steps(self, jobs: list[str]) -> set[int]:
         """The processes with which slurmd oversees these jobs."""

@@ -1,36 +1,23 @@
 """The workflow on a real Slurm: the same results as without it, whatever happens to its jobs."""
 
+import contextlib
 import json
+import os
 import re
+import signal
+import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from loopback import Loopback
+from loopback import LOCAL, SLURM
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
-LOCAL = ("--profile", "workflow/profiles/local")
-SLURM = ("--profile", "slurm", "--profile", "site.yaml")
 SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
 PAIR = "pair--train--grpo--s4"  # a seed of its own: where a run trains is no part of its identity
 STEPS = 60
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    cluster = Loopback(tmp_path_factory.mktemp("loopback"))
-    yield cluster
-    cluster.close()
-    assert not cluster.cluster.exists()
-    assert not cluster.processes(f"SLURM_CONF={cluster.cluster}/slurm.conf")
-
-
-@pytest.fixture(scope="module")
-def smoke(slurm):
-    """What `snakemake --profile slurm` prints for the smoke experiment."""
-    return slurm.snakemake("smoke.log", *SLURM, "--config", "experiment=smoke")
 
 
 def test_every_stage_of_smoke_is_a_job_of_slurm_or_part_of_one(slurm, smoke):
@@ -83,7 +70,7 @@ def untimed(values):
 
 @pytest.fixture(scope="module")
 def disturbed(slurm):
-    """Four trainings: cancelled, struck by its time limit, on a node that dies, on two nodes; and local ones."""
+    """Four trainings: cancelled, killed at its time limit, on a node that dies, on two nodes; and local ones."""
     for name, nodes in (("disturbed", 2), ("calm", 1)):
         (slurm.root / f"{name}.yaml").write_text(experiment(nodes))
     calm = ("training", "--config", "experiment=calm.yaml", "results=calm")
@@ -91,19 +78,52 @@ def disturbed(slurm):
     log = "disturbed.log"
     process = slurm.begin(log, *SLURM, "training", "--config", "experiment=disturbed.yaml")
     cancelled, limited, stranded = SINGLE
-    job = started(slurm, limited)
-    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    slurm.run("scancel", started(slurm, cancelled))
-    job = started(slurm, stranded)
-    node = slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
-    deadline = Path(f"/proc/{trainer(slurm, job)}/cmdline").read_text().split("\0")
+    jobs = {run: started(slurm, run) for run in SINGLE}
+    # A trainer that is held cannot answer SIGTERM, so that SIGKILL has to end it, nor finish before its node dies.
+    held = [Hold(trainer(slurm, jobs[run])) for run in (limited, stranded)]
+    deadline = Path(f"/proc/{held[1].pid}/cmdline").read_text().split("\0")
+    slurm.run("scontrol", "update", f"JobId={jobs[limited]}", "TimeLimit=1")
+    slurm.run("scancel", jobs[cancelled])
+    wait_for_limit(slurm, jobs[limited])
+    held[0].ended()
+    node = slurm.run("squeue", "--noheader", f"--jobs={jobs[stranded]}", "--format=%N").strip()
     slurm.kill_node(node)
+    held[1].ended()
     until = time.monotonic() + 90
-    while slurm.run("squeue", "--noheader", f"--jobs={job}", "--states=RUNNING", f"--nodelist={node}"):
+    while slurm.run("squeue", "--noheader", f"--jobs={jobs[stranded]}", "--states=RUNNING", f"--nodelist={node}"):
         assert time.monotonic() < until, "Slurm has not noticed the dead node"
         time.sleep(0.5)
     slurm.revive_node(node)
     return slurm.finish(process, log), deadline
+
+
+class Hold(threading.Thread):
+    """Keeps a process from running until it is killed; again and again, since Slurm wakes what it ends."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(self.pid, signal.SIGSTOP)
+                time.sleep(0.002)
+
+    def ended(self):
+        """Wait until the process is gone."""
+        self.join(60)
+        assert not self.is_alive(), "the trainer outlived its job"
+
+
+def wait_for_limit(slurm, job):
+    """A minute from the job's start, and up to another until Slurm looks."""
+    until = time.monotonic() + 240
+    while "JobState=TIMEOUT" not in (state := slurm.run("scontrol", "show", "job", job)):
+        assert "JobState=RUNNING" in state or "JobState=COMPLETING" in state, state
+        assert time.monotonic() < until, state
+        time.sleep(0.5)
 
 
 def experiment(nodes):
@@ -124,7 +144,7 @@ def experiment(nodes):
 
 def started(slurm, run):
     """The job that trains a run, once it has a checkpoint."""
-    job, until = slurm.job(run), time.monotonic() + 120
+    job, until = slurm.job(run), time.monotonic() + 300
     while True:
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -163,6 +183,8 @@ def test_stopped_jobs_were_submitted_again_and_went_on(slurm, disturbed):
         assert any(record["status"] == "FINISHED" for record in attempts), run
         log = (slurm.root / f"results/disturbed/logs/train/{run}.log").read_text()
         assert "going on from step" in log or "nothing to train" in log, run
+    log = (slurm.root / f"results/disturbed/logs/train/{SINGLE[1]}.log").read_text()
+    assert "going on from step" in log  # killed at its limit, in the middle of a step
 
 
 def test_a_job_knows_its_deadline(disturbed):
@@ -170,15 +192,17 @@ def test_a_job_knows_its_deadline(disturbed):
     assert float(words[words.index("--deadline-seconds") + 1]) == 240 * 60 - 300
 
 
-def test_a_permanent_error_trains_once(slurm):
-    settings = yaml.safe_load((slurm.root / "calm.yaml").read_text())
+def test_a_permanent_error_is_submitted_once_though_retries_are_left(slurm):
+    settings = yaml.safe_load((Path(__file__).parents[2] / "config/experiments/smoke.yaml").read_text())
     settings["training"] |= {"learning_rate": 1e30, "max_skipped_updates": 0}
     settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": [1]}]
+    settings["evaluation"].pop("compare_with")
+    for name in ("figures", "tables"):
+        settings.pop(name)
     (slurm.root / "broken.yaml").write_text(yaml.safe_dump(settings))
-    arguments = (*SLURM, "--retries", "1", "training", "--config", "experiment=broken.yaml")
+    arguments = (*SLURM, "--retries", "5", "training", "--config", "experiment=broken.yaml")
     process = slurm.begin("broken.log", *arguments)
     assert process.wait(400) == 1
     text = (slurm.root / "broken.log").read_text()
-    assert "Trying to restart job" in text
-    log = (slurm.root / f"results/broken/logs/train/{SINGLE[0]}.log").read_text()
-    assert "not tried again" in log
+    assert len(re.findall(r"submitted with SLURM jobid \d+ \(log: .*/rule_train/", text)) == 1, text
+    assert "Trying to restart job" not in text

@@ -1,7 +1,9 @@
 """The plan of a training's memory against what torch allocates, and what is refused for it."""
 
+import bisect
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -280,6 +282,33 @@ def test_training_looks_at_its_gpu_before_it_loads_the_weights(fits, tmp_path, m
         training.train_run(run_of(), "", base, tmp_path, tmp_path, tmp_path, stop=None)
     # Nothing about the run is wrong: on another machine, or with another `compute`, it goes on.
     assert not permanent(raised.value)
+
+
+@pytest.mark.parametrize("gpu", ["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_run_is_measured_against_the_memory_of_the_gpu_that_is_there(gpu, fits, tmp_path, monkeypatch):
+    """The largest micro-batch that fits into it is begun, one more token is refused."""
+    if gpu == "stand-in":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        there = SimpleNamespace(total_memory=24 * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: there)
+    total = torch.cuda.get_device_properties(torch.device("cuda")).total_memory
+    base = base_model(tmp_path)
+    shape = from_folder(tmp_path / "model")
+
+    def asking(tokens):
+        return run_of(compute={"device": "cuda"}, micro_batch_tokens=tokens)
+
+    largest = bisect.bisect_right(
+        range(1, 10**9), total, key=lambda tokens: memory.estimate(asking(tokens), shape).highest.needed
+    )
+    monkeypatch.setattr(training, "load_policy", stop_here)
+    monkeypatch.setattr(training, "questions", lambda *arguments: [])
+    with pytest.raises(
+        Loaded if fits else memory.DoesNotFit, match=None if fits else f"a GPU has {total / 2**30:.1f}"
+    ):
+        training.train_run(asking(largest + (not fits)), "", base, tmp_path, tmp_path, tmp_path, stop=None)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,7 @@ def test_equal_machines_are_fit(monkeypatch):
     ("change", "expected"),
     [
         ({"sees_store": False}, "does not see the store"),
+        ({"invalid": "m.json: not valid JSON"}, "m.json: not valid JSON"),
         ({"inputs": GOOD["inputs"] | {"train_set": "other"}}, "t.parquet is other, on node 0 t;"),
         ({"inputs": GOOD["inputs"] | {"train_set": None}}, "t.parquet is missing, on node 0 t;"),
         ({"weights": {}}, "model.safetensors"),
@@ -430,13 +432,48 @@ def test_nodes_divide_ranks_and_engines_stay_within_a_node():
         Compute(device="cuda", ranks=8, nodes=2, engine="vllm", tensor_parallel=8)
 
 
-def test_a_node_that_cannot_train_says_so_before_it_looks_for_the_first(tmp_path, monkeypatch):
-    """Node 0 finds the same and never listens; the others would wait five minutes for it."""
+def invalid_inputs(tmp_path):
+    """Arguments of a training whose configuration cannot be read."""
     (tmp_path / "run.yaml").write_text("run: [")
-    monkeypatch.setattr(train, "join", lambda *arguments: pytest.fail("looks for node 0"))
-    files = [tmp_path / name for name in ("run.yaml", "m.json", "t.parquet", "v.parquet", "s", "me.parquet", "o")]
-    with pytest.raises(ConfigError):
-        train.train(*files, tmp_path, nodes=2, node_rank=1, main_address="host")
+    return [tmp_path / name for name in ("run.yaml", "m.json", "t.parquet", "v.parquet", "s", "me.parquet", "o")]
+
+
+def test_a_node_with_invalid_inputs_looks_for_the_first_for_a_minute_only(tmp_path, monkeypatch):
+    """Where node 0 finds the same, it never listens."""
+    monkeypatch.setattr(nodes, "TELLING", 0.2)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"run\.yaml:1: not valid YAML"):
+        train.train(*invalid_inputs(tmp_path), tmp_path, nodes=2, node_rank=1, main_address="127.0.0.1", port=1)
+    assert time.monotonic() - began < 10
+
+
+def test_a_node_with_invalid_inputs_tells_the_first(tmp_path):
+    """Node 0, whose inputs are in order, neither waits for it nor guesses."""
+    port, ends = free_port(), []
+
+    def other():
+        with contextlib.suppress(NodesError):
+            at = Place(2, 1, ("127.0.0.1",), port, "job")
+            with join(at, tmp_path, lambda: {"host": "h1"}, Never(), ValueError("m.json is damaged")) as peers:
+                ends.append(leave(peers, Never()))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    reports = []
+    with (
+        pytest.raises(NodesError, match="not all nodes are fit"),
+        lead(
+            Place(2, 0, (), port, "job"),
+            tmp_path,
+            lambda: {"host": "h0"},
+            lambda found: reports.extend(found) or [[], ["damaged"]],
+            Never(),
+        ),
+    ):
+        pytest.fail("started")  # fmt: skip
+    thread.join(30)
+    assert ends == [1]
+    assert reports[1]["invalid"] == "m.json is damaged"
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

@@ -56,6 +56,8 @@ def _differences(
             f"does not see the store of node 0 at {store.absolute()}; results have to be on a file system that "
             "all nodes share"
         )
+    if other.get("invalid"):
+        found.append(str(other["invalid"]))
     for name, digest in main["inputs"].items():
         if other["inputs"].get(name) != digest:
             found.append(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from entropy_mechanism.stages.peers import Peers, Place, main_address
-from entropy_mechanism.stages.stopping import INTERRUPTED, RELAYED, StopRequest
+from entropy_mechanism.stages.stopping import INTERRUPTED, RELAYED, UNFIT, StopRequest
 
 GRACE = 20.0
 """Seconds that the other ranks get once one has ended with an error; they wait for it in vain."""
@@ -24,12 +24,17 @@ _LAUNCHER = "ENTROPY_MECHANISM_LAUNCHER"
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
+class UnfitError(ChildProcessError):
+    """Ranks found that the run does not fit into their GPUs."""
+
+
 def launch(command: Sequence[str], ranks: int, stop: StopRequest, lock: int, peers: Peers, port: int) -> None:
     """Run `python -m entropy_mechanism` with the arguments `command` once per rank of this node; wait for all.
 
     `ranks` are those of all nodes. Node 0 also waits for the others to end. The ranks inherit the descriptor
     `lock`, so that a lock on it ends with the last of them; -1 where there is none. They meet at node 0's `port`.
-    Raises SystemExit with 75 when the ranks stopped in time, and ChildProcessError when one of them failed.
+    Raises SystemExit with 75 when the ranks stopped in time, and ChildProcessError when one of them failed:
+    UnfitError when its GPU is too small.
     """
     here = ranks // peers.place.count
     first = peers.place.rank * here
@@ -61,7 +66,8 @@ def launch(command: Sequence[str], ranks: int, stop: StopRequest, lock: int, pee
         for process in processes.values():
             process.kill()
     if peers.failures:
-        raise ChildProcessError(min(peers.failures)[1])
+        status, text = min(peers.failures)
+        raise (UnfitError if status == UNFIT else ChildProcessError)(text)
     if any(process.returncode == INTERRUPTED for process in processes.values()):
         raise SystemExit(INTERRUPTED)
 

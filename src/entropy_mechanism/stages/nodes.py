@@ -25,7 +25,9 @@ from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
 
 ARRIVAL = 300.0
 """Seconds that nodes wait for one another at the start."""
-ANSWER = 30.0
+TELLING = 60.0
+"""Seconds for which a node whose inputs are invalid looks for node 0, to tell it; node 0's may be, too."""
+ANSWER = 60.0
 """Seconds that a launcher waits for the next word of another at the start."""
 APPEARANCE = 20.0
 """Seconds until a file of another node is there for certain: network file systems remember what was missing."""
@@ -117,14 +119,21 @@ def lead(
 
 
 @contextlib.contextmanager
-def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: StopRequest) -> Iterator[Peers]:
+def join(
+    place: Place,
+    store: Path,
+    report: Callable[[], dict[str, Any]],
+    stop: StopRequest,
+    invalid: Exception | None = None,
+) -> Iterator[Peers]:
     """On another node: find node 0, answer for this machine, and yield the way to it.
 
-    Raises NodesError when node 0 cannot be reached; SystemExit when stopped before that.
+    `invalid` is what is wrong with this node's inputs; node 0, where they may be in order, is told.
+    Raises NodesError, or `invalid`, when node 0 cannot be reached; SystemExit when stopped before that.
     """
     peers = Peers(place, hosts={place.rank: os.uname().nodename})
-    mine = report() | {"node": place.rank, "launch": place.launch}
-    deadline, answered, refusal = time.monotonic() + ARRIVAL, False, ""
+    mine = report() | {"node": place.rank, "launch": place.launch, "invalid": str(invalid or "")}
+    deadline, answered, refusal = time.monotonic() + (TELLING if invalid else ARRIVAL), False, ""
     while not peers.links:
         stop.leave_if_asked(peers.name(place.rank))
         address = place.addresses[int(time.monotonic()) % len(place.addresses)]
@@ -142,6 +151,8 @@ def join(place: Place, store: Path, report: Callable[[], dict[str, Any]], stop: 
             link.close()
             answered, refusal = True, str(answer.get("text", "no answer of a launcher"))
         if time.monotonic() > deadline:
+            if invalid:
+                raise invalid
             raise NodesError(
                 f"{peers.name(place.rank)}: node 0 cannot be reached at {' or '.join(place.addresses)}, port "
                 f"{place.port}, since {ARRIVAL:.0f} s ({refusal}); is it started, can this node reach that "

@@ -12,6 +12,8 @@ from pathlib import Path
 
 INTERRUPTED = 75
 """Exit status of a stage that stopped in time and goes on when started again (EX_TEMPFAIL of sysexits.h)."""
+UNFIT = 78
+"""Exit status of a rank whose GPU is too small (EX_CONFIG)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELAYED = (*SIGNALS, signal.SIGUSR1)
 """What a process that a launcher supervises finds blocked, until it listens."""

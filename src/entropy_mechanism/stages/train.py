@@ -12,21 +12,23 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from entropy_mechanism import files, tracking
+from entropy_mechanism import files, memory, tracking
 from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
 from entropy_mechanism.models import manifest
+from entropy_mechanism.paths import GAVE_UP
 from entropy_mechanism.rl.errors import PermanentError
 from entropy_mechanism.stages import health, shared
-from entropy_mechanism.stages.launch import follow_launcher, launch, meeting_port
+from entropy_mechanism.stages.launch import UnfitError, follow_launcher, launch, meeting_port
 from entropy_mechanism.stages.nodes import await_word, find_place, join, lead, leave
-from entropy_mechanism.stages.peers import Place
-from entropy_mechanism.stages.stopping import StopRequest, tell
+from entropy_mechanism.stages.peers import Peers, Place
+from entropy_mechanism.stages.stopping import UNFIT, StopRequest, tell
 
 TRAINING_VERSION = 3
 """Raised by hand whenever a change of code changes what training produces."""
@@ -36,6 +38,10 @@ PERMANENT = (PermanentError, ConfigError, ValueError)
 """Errors that would come again: the run, or one of its inputs, is not what it should be."""
 TRANSIENT = (OSError, MemoryError)
 """Errors of the machine; whatever they caused is not permanent either."""
+
+
+class InVainError(ChildProcessError):
+    """Ranks failed as they would again; `failed.json` says how."""
 
 
 def train(
@@ -63,68 +69,93 @@ def train(
     stop = StopRequest(deadline_seconds)
     place = find_place(nodes, node_rank, main_address, port, str(output))
     inputs = {"config": config, "model": model, "train_set": train_set, "validation": validation}
-    try:
-        # On every node: what fails here fails on node 0 before it listens, and nobody else need wait for it.
-        run = read_run_config(config)
-        _check_nodes(run, place)
-        fingerprint = training_fingerprint(run, model, train_set, validation)
-    except OSError:
-        if not place.rank:
-            raise  # on another node, node 0 names what that one does not see
     if place.rank:
         return _help(place, inputs, store, stop)
-    folder = store / fingerprint
-    params = run.model_dump(mode="json") | {"fingerprint": fingerprint, "training_version": TRAINING_VERSION}
-    report, faults = (
-        partial(health.report, inputs, store),
-        partial(health.faults, run=run, inputs=inputs, store=store),
-    )
-    with (
-        lead(place, store, report, faults, stop) as peers,
-        tracking.stage(
-            "train",
-            run.run,
-            results=results,
-            params=params,
-            inputs=list(inputs.values()),
-            outputs=[metrics, output],
-            metrics_file=folder / "metrics.jsonl",
-        ) as record,
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, run.run, stop) as lock:
-            if source := _found(folder, shared_store, fingerprint):
-                tell(f"{run.run}: found in {source}, nothing to train")
-            else:
-                _heed_failure(folder, retry)
-                with _marking_failure(folder):
-                    stop.leave_if_asked(run.run)
-                    if run.compute.ranks == 1:
-                        from entropy_mechanism.stages.training import train_run
-
-                        stop.leave_if_asked(run.run)  # the import takes seconds
-                        train_run(run, fingerprint, model, train_set, validation, folder, stop)
-                    else:
-                        meeting = meeting_port(place)
-                        peers.say("go", fingerprint=fingerprint, ranks=run.compute.ranks, port=meeting)
-                        launch(
-                            _rank(inputs, fingerprint, folder, stop), run.compute.ranks, stop, lock, peers, meeting
-                        )
-            # What stands in the store belongs to the execution that brought it there; others have it from there.
-            for part, digests in _final_state(folder).items():
-                (record.inputs_also if source == folder else record.artifact)(part, digests)
-            _write_outputs(run, fingerprint, folder, metrics, output)
-            if shared_run := shared.origin(folder):
-                record.param("taken_from", shared_run)
-            else:
-                parts = {name: folder / name for name in shared.RUN}
-                shared.publish(shared_store, fingerprint, parts, record.provenance)
+    with _giving_up(output.with_name(GAVE_UP)):
+        # What fails here fails before node 0 listens, on it as on the others.
+        run, fingerprint = _identify(inputs, place)
+        folder = store / fingerprint
+        params = run.model_dump(mode="json") | {"fingerprint": fingerprint, "training_version": TRAINING_VERSION}
+        report, faults = (
+            partial(health.report, inputs, store),
+            partial(health.faults, run=run, inputs=inputs, store=store),
+        )
+        with (
+            lead(place, store, report, faults, stop) as peers,
+            tracking.stage(
+                "train",
+                run.run,
+                results=results,
+                params=params,
+                inputs=list(inputs.values()),
+                outputs=[metrics, output],
+                metrics_file=folder / "metrics.jsonl",
+            ) as record,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder, run.run, stop) as lock:
+                if source := _found(folder, shared_store, fingerprint):
+                    tell(f"{run.run}: found in {source}, nothing to train")
+                else:
+                    _heed_failure(folder, retry)
+                    with _marking_failure(folder):
+                        stop.leave_if_asked(run.run)
+                        _train_here(run, fingerprint, inputs, folder, stop, lock, peers)
+                # What stands in the store belongs to the execution that brought it there; others find it.
+                for part, digests in _final_state(folder).items():
+                    (record.inputs_also if source == folder else record.artifact)(part, digests)
+                _write_outputs(run, fingerprint, folder, metrics, output)
+                if shared_run := shared.origin(folder):
+                    record.param("taken_from", shared_run)
+                else:
+                    parts = {name: folder / name for name in shared.RUN}
+                    shared.publish(shared_store, fingerprint, parts, record.provenance)
     return 0
+
+
+def _identify(inputs: Mapping[str, Path], place: Place) -> tuple[RunConfig, str]:
+    """The run and its fingerprint. Raises what is wrong with its inputs, or with the number of launchers."""
+    run = read_run_config(inputs["config"])
+    _check_nodes(run, place)
+    return run, training_fingerprint(run, inputs["model"], inputs["train_set"], inputs["validation"])
+
+
+def _train_here(
+    run: RunConfig,
+    fingerprint: str,
+    inputs: Mapping[str, Path],
+    folder: Path,
+    stop: StopRequest,
+    lock: int,
+    peers: Peers,
+) -> None:
+    """Train in this process, or start the ranks of this node, let the others start theirs, and wait for all."""
+    if run.compute.ranks == 1:
+        from entropy_mechanism.stages.training import train_run
+
+        stop.leave_if_asked(run.run)  # the import takes seconds
+        train_run(run, fingerprint, inputs["model"], inputs["train_set"], inputs["validation"], folder, stop)
+        return
+    ranks, meeting = run.compute.ranks, meeting_port(peers.place)
+    peers.say("go", fingerprint=fingerprint, ranks=ranks, port=meeting)
+    try:
+        launch(_rank(inputs, fingerprint, folder, stop), ranks, stop, lock, peers, meeting)
+    except ChildProcessError as error:
+        if (folder / "failed.json").is_file():  # a rank left it
+            raise InVainError(*error.args) from error
+        raise
 
 
 def _help(place: Place, inputs: Mapping[str, Path], store: Path, stop: StopRequest) -> int:
     """On another node than the first: start its ranks when node 0 says so, and end with its exit status."""
-    with join(place, store, partial(health.report, inputs, store), stop) as peers:
+    invalid: Exception | None = None
+    try:
+        _identify(inputs, place)
+    except OSError:  # a digest tells node 0 what this one does not see
+        pass
+    except PERMANENT as error:
+        invalid = error
+    with join(place, store, partial(health.report, inputs, store), stop, invalid) as peers:
         if word := await_word(peers, stop, "go"):
             command = _rank(inputs, word["fingerprint"], store / word["fingerprint"], stop)
             with suppress(SystemExit, ChildProcessError):  # node 0 knows, and has the last word
@@ -168,11 +199,15 @@ def train_rank(
     asks all of them at once.
     """
     follow_launcher()
-    with _marking_failure(folder):
-        stop = StopRequest(deadline_seconds, supervised=True)
-        from entropy_mechanism.stages.training import train_run
+    try:
+        with _marking_failure(folder):
+            stop = StopRequest(deadline_seconds, supervised=True)
+            from entropy_mechanism.stages.training import train_run
 
-        train_run(read_run_config(config), fingerprint, model, train_set, validation, folder, stop)
+            train_run(read_run_config(config), fingerprint, model, train_set, validation, folder, stop)
+    except memory.DoesNotFit as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(UNFIT) from error
 
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:
@@ -262,6 +297,26 @@ def _heed_failure(folder: Path, retry: bool) -> None:
         f"{message} (failed so at {origin}, not tried again; when the reason is gone, delete {marker} or run "
         "the command with --retry)"
     )
+
+
+@contextmanager
+def _giving_up(marker: Path) -> Iterator[None]:
+    """Leave a marker for the workflow, which knows no fingerprint, when another attempt would be in vain.
+
+    It counts for the invocation that it names, so that a later one tries again.
+    """
+    marker.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        if permanent(error) or isinstance(error, memory.DoesNotFit | UnfitError | InVainError):
+            try:
+                files.write_json(
+                    marker, {"invocation": os.environ.get(tracking.INVOCATION_VARIABLE), "error": str(error)}
+                )
+            except OSError as problem:
+                tell(f"warning: {marker} could not be written: {problem}")
+        raise
 
 
 @contextmanager

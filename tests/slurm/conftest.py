@@ -1,0 +1,20 @@
+"""The cluster that all tests of a session share, and what they need of the smoke experiment."""
+
+import pytest
+from loopback import SLURM, Loopback
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A copy of the repository beside a cluster of two nodes; nothing of either is left at the end."""
+    cluster = Loopback(tmp_path_factory.mktemp("loopback"))
+    yield cluster
+    cluster.close()
+    assert not cluster.cluster.exists()
+    assert not cluster.processes(f"SLURM_CONF={cluster.cluster}/slurm.conf")
+
+
+@pytest.fixture(scope="session")
+def smoke(slurm):
+    """What `snakemake --profile slurm` prints for the smoke experiment."""
+    return slurm.snakemake("smoke.log", *SLURM, "--config", "experiment=smoke")

@@ -1,0 +1,131 @@
+"""Two hundred jobs of which a tenth is killed: none is lost, none done twice without need, and nothing is left."""
+
+import collections
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from loopback import LOCAL, SLURM
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
+RUNS = 200
+KILLS = RUNS // 10
+SEED = 20250522
+
+
+@pytest.fixture(scope="module")
+def finished(slurm):
+    """Names of many runs that are all in the store, so that a training is a job of seconds."""
+    settings = yaml.safe_load((slurm.root / "config/experiments/smoke.yaml").read_text())
+    seeds = [*range(1000, 1001 + RUNS)]
+    settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": seeds}]
+    settings["evaluation"].pop("compare_with")
+    for name in ("figures", "tables"):
+        settings.pop(name)
+    (slurm.root / "many.yaml").write_text(yaml.safe_dump(settings))
+    trained, *others = [f"nano--train--grpo--s{seed}" for seed in seeds]
+    manifest = f"results/many/runs/{trained}/manifest.json"
+    slurm.snakemake("trained.log", *LOCAL, manifest, "--config", "experiment=many.yaml")
+    store = slurm.root / "results/store" / json.loads((slurm.root / manifest).read_text())["fingerprint"]
+    script = Path(__file__).with_name("finished_runs.py")
+    slurm.run(sys.executable, script, "many.yaml", "results", store)
+    return others
+
+
+class Killer(threading.Thread):
+    """Kills running jobs at random moments and in four ways, each job once."""
+
+    def __init__(self, slurm, kills, seconds):
+        """Kill that many, every so many seconds on average."""
+        super().__init__(daemon=True)
+        self.slurm, self.kills, self.seconds = slurm, kills, seconds
+        self.random, self.killed, self.runs = random.Random(SEED), {}, set()
+
+    def run(self):
+        while len(self.killed) < self.kills:
+            time.sleep(self.random.uniform(0, 2 * self.seconds))
+            lines = self.slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
+            jobs = dict(line.split(maxsplit=1) for line in lines if "rule_train_wildcards_" in line)
+            if running := sorted(jobs.keys() - self.killed.keys()):
+                job = self.random.choice(running)
+                way = self.random.choice(["scancel", "scancel --signal=KILL --full", "kill -9 one", "kill -9 all"])
+                if self.kill(job, way):
+                    self.killed[job] = way
+                    self.runs.add(jobs[job].partition("rule_train_wildcards_")[2])
+
+    def kill(self, job, way):
+        """Whether there was something to kill."""
+        if way.startswith("scancel"):
+            done = subprocess.run([*way.split(), job], env=self.slurm.environment, capture_output=True)
+            return done.returncode == 0
+        found = sorted(self.slurm.processes(f"SLURM_JOB_ID={job}"))
+        for pid in [self.random.choice(found)] if found and way.endswith("one") else found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        return bool(found)
+
+
+def records_of(slurm, runs):
+    """Status of every execution of a training, by run."""
+    found = collections.defaultdict(list)
+    for path in (slurm.root / "results/records/train").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["key"] in runs:
+            found[record["key"]].append(record["status"])
+    return found
+
+
+def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, finished):
+    killer = Killer(slurm, KILLS, 5)
+    began = time.monotonic()
+    log = "many.log"
+    process = slurm.begin(log, *SLURM, "training", "--config", "experiment=many.yaml")
+    killer.start()
+    text = slurm.finish(process, log)
+    print(
+        f"{RUNS} jobs in {time.monotonic() - began:.0f} s; killed: {collections.Counter(killer.killed.values())}"
+    )
+    assert len(killer.killed) == KILLS
+
+    # Submissions: each has a number of its own; one for every job, and one for every job that failed.
+    submitted = re.findall(r"submitted with SLURM jobid (\d+) \(log: .*/rule_train/([^/]+)/", text)
+    assert len({job for job, _ in submitted}) == len(submitted)
+    by_run = collections.Counter(run for _, run in submitted)
+    assert by_run.keys() == set(finished)
+    again = text.count("Trying to restart job")
+    assert len(submitted) == RUNS + again
+    # A job that was about to end when it was killed may have ended well; no other one fails.
+    assert KILLS / 2 <= again <= KILLS
+    assert {run for run, count in by_run.items() if count > 1} <= killer.runs
+    assert {job for job, _ in submitted} >= killer.killed.keys()
+
+    # Completions: every run has its outputs, and was executed once unless it was killed.
+    for run in finished:
+        folder = slurm.root / "results/many/runs" / run
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["run"] == run
+        assert (folder / "metrics.parquet").stat().st_size
+        assert {path.name for path in folder.iterdir()} == {"manifest.json", "metrics.parquet", "run.yaml"}
+    records = records_of(slurm, set(finished))
+    for run in finished:
+        assert records[run].count("FINISHED") in ([1] if by_run[run] == 1 else [1, 2]), (run, records[run])
+        assert len(records[run]) <= by_run[run], run
+
+    # Leftovers: no job, no process, no lock, nothing incomplete, and nothing to be done.
+    assert slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING") == ""
+    assert not [pid for job, _ in submitted[-20:] for pid in slurm.processes(f"SLURM_JOB_ID={job}")]
+    assert not list((slurm.root / ".snakemake/locks").iterdir())
+    assert not list((slurm.root / ".snakemake/incomplete").iterdir())
+    rest = slurm.snakemake("rest.log", *LOCAL, "-n", "training", "--config", "experiment=many.yaml")
+    assert "Nothing to be done" in rest
