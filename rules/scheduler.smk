@@ -37,7 +37,7 @@ def gave_up(job):
     return marker.get("invocation") == os.environ[INVOCATION_VARIABLE]
 
 
-# A job that has failed is submitted again when Snakemake asks it for its `restart_times`, and those of all jobs of
-# a rule are the same: there is no setting for one job.
+# A job that has failed is submitted again as often as its `restart_times` say, which are those of its rule. Here one
+# job can have fewer.
 if workflow.is_main_process:
     Job.restart_times = property(lambda job: 0 if gave_up(job) else job.rule.restart_times)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def test_a_restored_run_is_a_hit_in_the_store_whose_lineage_leads_to_the_trainin
     samples = f"elsewhere/smoke/evaluation/{GRPO}/easy/samples.parquet"
     before = [digest(workspace.root / path) for path in (manifest, samples)]
     (workspace.root / samples).unlink()
-    output = workspace.snakemake("-R", "train", "--", manifest, samples, *SMOKE).stdout
+    output = workspace.snakemake(manifest, samples, "-R", "train", *SMOKE).stdout
     assert "nothing to train" in output
     assert [digest(workspace.root / path) for path in (manifest, samples)] == before
     for stage, path in (("train", manifest), ("sample", samples)):
@@ -195,8 +196,8 @@ def server(tmp_path):
                 time.sleep(0.3)
         yield address
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_results_come_back_from_a_server_that_keeps_the_artifacts(smoke, server, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sqlite3
 
 import pytest
 
@@ -263,6 +264,27 @@ def test_artifacts_are_found_where_they_are_now(made, tmp_path):
     assert not (tmp_path / "two").exists()
     assert restore(tmp_path / "two", uri(moved), artifacts=tmp_path / "far").absent == ()
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == expected
+
+
+@pytest.mark.parametrize("away", ["moved", "copied"])
+def test_a_results_folder_that_was_moved_or_copied_sends_to_where_it_is(made, tmp_path, away):
+    other, before = tmp_path / "other place", contents(made)
+    sent = len(list(made.glob("mlartifacts/*")))
+    if away == "moved":
+        made.rename(other)
+    else:
+        shutil.copytree(made, other)
+    stage(other, "fit", "s", outputs={"e/analysis/s/law.parquet": b"further"})
+    assert tracking.sync(other).error is None
+    assert len(list(other.glob("mlartifacts/*"))) == sent + 1
+    assert made.exists() == (away == "copied")
+    assert away == "moved" or contents(made) == before
+    assert restore(tmp_path / "copy", uri(other)).absent == ()
+    assert contents(tmp_path / "copy") == contents(other)
+    with sqlite3.connect(other / "mlflow.db") as database:
+        places = [place for (place,) in database.execute("select artifact_uri from runs where experiment_id = 2")]
+    assert len(places) == sent + 1
+    assert all(place.startswith((other / "mlartifacts").as_uri() + "/") for place in places)
 
 
 def test_only_what_an_experiment_needs_is_restored(made, tmp_path):

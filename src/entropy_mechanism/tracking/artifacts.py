@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import posixpath
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,31 @@ def connect(uri: str) -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return MlflowClient(uri)
+
+
+def follow_move(uri: str, results: Path, experiment: Any) -> bool:
+    """Correct the places of artifacts in the SQLite store of a results folder that was moved or copied.
+
+    MLflow writes absolute ones and has no way to change them; what is sent would go where the folder once was.
+    Returns whether anything was corrected.
+    """
+    old, new = _local(experiment.artifact_location), results / "mlartifacts"
+    if uri != f"sqlite:///{results}/mlflow.db" or old is None or old.name != new.name or old == new:
+        return False
+    if old.is_dir() and (not new.is_dir() or old.samefile(new)):
+        return False
+    before = experiment.artifact_location.rstrip("/")
+    with contextlib.closing(sqlite3.connect(results / "mlflow.db", timeout=60)) as database, database:
+        database.execute(
+            "update experiments set artifact_location = ? where experiment_id = ?",
+            (new.as_uri(), experiment.experiment_id),
+        )
+        database.execute(
+            "update runs set artifact_uri = ? || substr(artifact_uri, ?)"
+            " where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
+            (new.as_uri(), len(before) + 1, experiment.experiment_id, len(before) + 1, f"{before}/"),
+        )
+    return True
 
 
 def one_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from entropy_mechanism.credentials import check_address, without_credentials
 from entropy_mechanism.files import read_json, replacing, write_text
-from entropy_mechanism.tracking.artifacts import INVOCATION, artifact_limit, connect, one_line, send
+from entropy_mechanism.tracking.artifacts import INVOCATION, artifact_limit, connect, follow_move, one_line, send
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
 from entropy_mechanism.tracking.provenance import vanished
@@ -178,6 +178,8 @@ class Sender:
         if found is None:
             local = (self.results / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
             found = client.get_experiment(client.create_experiment(self.experiment, artifact_location=local))
+        if follow_move(self.uri, self.results, found):
+            found = client.get_experiment_by_name(self.experiment)
         if found.lifecycle_stage != "active":
             raise RuntimeError(f"MLflow experiment {self.experiment!r} is deleted; restore or rename it")
         store = store_identity(found)
