@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from entropy_mechanism.credentials import WEB_VARIABLES, check_address, without_credentials
-from entropy_mechanism.files import sha256
+from entropy_mechanism.files import replacing, sha256
 from entropy_mechanism.paths import ARTIFACT_LIMIT_MB, ARTIFACT_LIMIT_VARIABLE
 from entropy_mechanism.tracking.records import File, Record
 
@@ -46,6 +46,14 @@ def connect(uri: str) -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return MlflowClient(uri)
+
+
+def create_store(database: Path) -> None:
+    """Make an SQLite store aside and rename it: MLflow cannot open one whose first migrations were cut short."""
+    for abandoned in database.parent.glob(".mlflow-*"):
+        abandoned.unlink()
+    with replacing(database) as temporary:
+        connect(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
 def follow_move(uri: str, results: Path, experiment: Any) -> bool:

@@ -20,8 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from entropy_mechanism.credentials import check_address, without_credentials
-from entropy_mechanism.files import read_json, replacing, write_text
-from entropy_mechanism.tracking.artifacts import INVOCATION, artifact_limit, connect, follow_move, one_line, send
+from entropy_mechanism.files import read_json, write_text
+from entropy_mechanism.tracking.artifacts import (
+    INVOCATION,
+    artifact_limit,
+    connect,
+    create_store,
+    follow_move,
+    one_line,
+    send,
+)
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
 from entropy_mechanism.tracking.provenance import vanished
@@ -167,11 +175,7 @@ class Sender:
         if self._client is None:
             database = self.results / "mlflow.db"
             if self.uri == default_tracking_uri(self.results) and not database.exists():
-                # Made aside: a sender killed during the migrations would leave a file that MLflow cannot open.
-                for abandoned in self.results.glob(".mlflow-*"):
-                    abandoned.unlink()
-                with replacing(database) as temporary:
-                    connect(f"sqlite:///{temporary}").search_experiments(max_results=1)
+                create_store(database)
             self._client = connect(self.uri)
         client = self._client
         found = client.get_experiment_by_name(self.experiment)
