@@ -21,15 +21,7 @@ from typing import Any
 
 from entropy_mechanism.credentials import check_address, without_credentials
 from entropy_mechanism.files import read_json, write_text
-from entropy_mechanism.tracking.artifacts import (
-    INVOCATION,
-    artifact_limit,
-    connect,
-    create_store,
-    follow_move,
-    one_line,
-    send,
-)
+from entropy_mechanism.tracking import artifacts
 from entropy_mechanism.tracking.entries import batches, params_of, tags_of
 from entropy_mechanism.tracking.invocations import Invocation, read_invocations, settle_invocation
 from entropy_mechanism.tracking.provenance import vanished
@@ -108,7 +100,7 @@ class Sender:
         self.uri = check_address(tracking_uri) if tracking_uri else default_tracking_uri(results)
         self.experiment = experiment
         self._resend = resend
-        self._limit = artifact_limit()
+        self._limit = artifacts.artifact_limit()
         self._fresh: set[str] = set()
         self._client: Any = None
         self._state: dict[str, Any] = {}
@@ -141,7 +133,7 @@ class Sender:
                 finally:
                     self._save()
         except Exception as problem:  # whatever MLflow raises, the science goes on and the records remain
-            error = one_line(problem)
+            error = artifacts.one_line(problem)
         return SyncResult(**self._counts, pending=total - done, error=error)
 
     def pending(self) -> int:
@@ -175,14 +167,14 @@ class Sender:
         if self._client is None:
             database = self.results / "mlflow.db"
             if self.uri == default_tracking_uri(self.results) and not database.exists():
-                create_store(database)
-            self._client = connect(self.uri)
+                artifacts.create_store(database)
+            self._client = artifacts.connect(self.uri)
         client = self._client
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
             local = (self.results / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
             found = client.get_experiment(client.create_experiment(self.experiment, artifact_location=local))
-        if follow_move(self.uri, self.results, found):
+        if artifacts.follow_move(self.uri, self.results, found):
             found = client.get_experiment_by_name(self.experiment)
         if found.lifecycle_stage != "active":
             raise RuntimeError(f"MLflow experiment {self.experiment!r} is deleted; restore or rename it")
@@ -218,7 +210,7 @@ class Sender:
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE"):
                 raise
-            return f"{' '.join(_name(item))}: {one_line(error)}"
+            return f"{' '.join(_name(item))}: {artifacts.one_line(error)}"
         if time.monotonic() - self._saved > 1:
             self._save()
         return None
@@ -252,7 +244,7 @@ class Sender:
         tags = {"command": " ".join(item.command), "git_revision": str(item.git.get("revision"))}
         self._log_entries(run, {}, tags)
         if item.status != RUNNING:
-            self._client.log_dict(run, dataclasses.asdict(item), INVOCATION)
+            self._client.log_dict(run, dataclasses.asdict(item), artifacts.INVOCATION)
         self._end(run, item.status, item.ended)
         entry.update(digest=digest_of(item), complete=item.status != RUNNING)
         self._counts["sent"] += 1
@@ -273,7 +265,7 @@ class Sender:
         if record.status != RUNNING:
             fresh = record.record_id in self._fresh
             self._fresh.discard(record.record_id)  # whatever happens now, another attempt looks what is there
-            count, left = send(self._client, run, record, self.results, self._limit, fresh=fresh)
+            count, left = artifacts.send(self._client, run, record, self.results, self._limit, fresh=fresh)
             self._counts["artifacts"] += count
             entry["left_out"] = left
             self._end(run, record.status, record.ended)
