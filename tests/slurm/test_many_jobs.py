@@ -87,12 +87,12 @@ def records_of(slurm, runs):
 
 
 def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, finished):
-    killer = Killer(slurm, KILLS, 5)
+    killer = Killer(slurm, KILLS, 10)
     began = time.monotonic()
     log = "many.log"
     process = slurm.begin(log, *SLURM, "training", "--config", "experiment=many.yaml")
     killer.start()
-    text = slurm.finish(process, log)
+    text = slurm.finish(process, log, 1300)
     print(
         f"{RUNS} jobs in {time.monotonic() - began:.0f} s; killed: {collections.Counter(killer.killed.values())}"
     )
