@@ -16,7 +16,7 @@ from conftest import REPOSITORY, Workspace, copy_repository
 from mlflow_server import Gate, Server
 
 RUN = "nano--train--grpo--s1"
-STEPS = 300
+STEPS = 210
 USER, PASSWORD = f"user-{secrets.token_hex(6)}", f"password-{secrets.token_hex(6)}"
 
 
@@ -63,7 +63,7 @@ def training(workspace, address, **environment):
     )
     try:
         yield process
-        process.text = process.communicate(timeout=300)[0]
+        process.text = process.communicate(timeout=500)[0]
         assert process.returncode == 0, process.text[-5000:]
     finally:
         process.kill()
