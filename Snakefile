@@ -31,6 +31,7 @@ except (ConfigError, memory.DoesNotFit, ValueError) as error:
     sys.exit(f"error: {error}")
 
 EXPERIMENT = PLAN.experiment
+registry.adopt(EXPERIMENT.figures)
 PATHS = Paths(Path(SITE.results), EXPERIMENT_FILE.stem)
 
 

@@ -6,6 +6,11 @@ rule data:
         [PATHS.overlap(suffix, name) for suffix in ("parquet", "csv") for name in PLAN.trained_sets],
 
 
+def own_file(wildcards):
+    """The file of a data set of one's own; none for any other."""
+    return getattr(EXPERIMENT.data[wildcards.data], "path", [])
+
+
 # Downloading needs the network, which the nodes of a cluster often lack.
 localrules:
     prepare,
@@ -13,7 +18,8 @@ localrules:
 
 rule prepare:
     input:
-        parts_of,
+        parts=parts_of,
+        file=own_file,
     output:
         problems=PATHS.data(),
         statistics=PATHS.data_statistics(),
@@ -28,7 +34,7 @@ rule prepare:
         "Preparing data set {wildcards.data}"
     shell:
         "python -m entropy_mechanism prepare"
-        " --experiment {params.experiment:q} --data {wildcards.data} --parts {input:q} --output {output.problems:q}"
+        " --experiment {params.experiment:q} --data {wildcards.data} --parts {input.parts:q} --output {output.problems:q}"
         " --statistics {output.statistics:q} > {log:q} 2>&1"
 
 

@@ -8,6 +8,12 @@ rule tables:
         [PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
 
 
+def own_figure(wildcards):
+    """Options that name the file of a figure of one's own."""
+    figure = EXPERIMENT.figures[wildcards.figure]
+    return ["--code", figure.code, "--sha256", figure.sha256] if figure.code else []
+
+
 rule figure:
     input:
         lambda wildcards: frames_of(wildcards.figure),
@@ -18,12 +24,13 @@ rule figure:
     conda:
         "../envs/cpu.yaml"
     params:
+        own=own_figure,
         code=code("analysis/law.py", "figures", "shapes.py", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"
     shell:
         "python -m entropy_mechanism figure"
-        " --name {wildcards.figure} --frames {input:q} --outputs {output:q} > {log:q} 2>&1"
+        " --name {wildcards.figure} --frames {input:q} --outputs {output:q} {params.own:q} > {log:q} 2>&1"
 
 
 rule table:

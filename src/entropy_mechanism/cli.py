@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
-        _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
+        _list("--outputs", "FILE", "pdf, png, svg, csv and json"),
+        ("--code", {"metavar": "FILE", "help": "Python file of a figure of your own; docs/extending.md"}),
+        ("--sha256", {"metavar": "DIGEST", "help": "what that file must have"}))  # fmt: skip
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip

@@ -11,9 +11,16 @@ from pydantic import BaseModel, ValidationError
 NAME_PATTERN = r"^[a-z0-9]+([._@+-]?[a-z0-9]+)*$"
 PROTOCOL_PATTERN = r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
+PROBLEMS_PATTERN = r"\.(jsonl|csv|parquet)$"
+FILE_PATTERN = r"^[^:]+\.py$"
+OWN_PATTERN = r"^own_[a-z0-9_]+$"
+CODE_PATTERN = r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 _IN_WORDS = {
     NAME_PATTERN: "lower-case letters and digits, with single - _ . @ + between them",
     PROTOCOL_PATTERN: "greedy, avg@k, pass@k or maj@k, such as avg@8",
+    PROBLEMS_PATTERN: "a file that ends in .jsonl, .csv or .parquet",
+    FILE_PATTERN: "a Python file, such as my_figure.py",
+    CODE_PATTERN: "a file and a function that it defines, such as my_objective.py:my_objective",
     REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B",
 }
 

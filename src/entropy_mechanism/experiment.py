@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model
+from entropy_mechanism.items import FIGURE_KEYS, OWN, SCORED, FigureKey, FigureRuns, TableName
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -31,40 +32,6 @@ from entropy_mechanism.settings import (
 
 BASE = "base"
 """Method name of a policy that was not trained: the base model itself."""
-
-FigureName = Literal[
-    "fig01",
-    "fig02",
-    "fig03",
-    "fig04",
-    "fig05",
-    "fig06",
-    "fig07",
-    "fig08",
-    "fig09",
-    "fig10",
-    "fig11",
-    "fig12",
-    "fig13",
-    "fig14",
-    "ceiling",
-    "theory",
-    "entropy_change",
-]
-TableName = Literal[
-    "table1",
-    "table2",
-    "selection",
-    "comparison",
-    "forms",
-    "forecasts",
-    "common_law",
-    "ceiling_test",
-    "covariance_grid",
-]
-SCORED = ("table2", "comparison")
-"""Tables of benchmark scores."""
-
 
 Combination = tuple[str, str, str, int]
 """Model, train set, method and seed."""
@@ -119,7 +86,7 @@ class Experiment(Strict):
     """When an evaluation problem counts as contained in a training set."""
     analysis: Analysis = Analysis()
     """Settings of the analyses."""
-    figures: dict[FigureName, RunFilter] = Field({})
+    figures: dict[FigureKey, FigureRuns] = Field({}, json_schema_extra=FIGURE_KEYS)
     """Figures to draw, each with the runs it shows."""
     tables: dict[TableName, RunFilter] = Field({})
     """Tables to write, each with the runs they show."""
@@ -208,6 +175,12 @@ class Experiment(Strict):
                     f"tables.{name}",
                     "shows scores, and every run it shows has `benchmarks: []`; name some in `runs`",
                 )
+        for name, item in self.figures.items():
+            if name.startswith(OWN) != (item.code is not None):
+                fault = (
+                    "found; allowed: with names that begin with own_" if item.code else "required key is missing"
+                )
+                raise KeyedError(f"figures.{name}.code", fault)
         return self
 
     @model_validator(mode="after")
@@ -245,7 +218,7 @@ class Experiment(Strict):
         listed = [(name, index) for index, group in enumerate(self.runs) for name in group.methods]
         for name, index in dict.fromkeys([*((name, None) for name in self.methods), *listed]):
             method, training = self.methods[name], self.training_of(name, self._group(index))
-            if method.advantage.estimator != "reinforce++" and training.samples < 2:
+            if method.advantage.estimator not in ("reinforce++", "own") and training.samples < 2:
                 reason = f"{method.advantage.estimator} compares the responses of a prompt"
                 raise self._unfit(name, index, "samples", reason, "2 or more")
             if training.prompts % training.updates:
@@ -376,6 +349,9 @@ class RunConfig(Strict):
         The engine is part of it: its draws for a seed are its own.
         """
         settings = self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
+        for own in (settings["objective"], settings["advantage"]):
+            if own.get("code"):  # its SHA-256 is there: a file that was moved is the same file
+                own["code"] = own["code"].rpartition(":")[2]
         return settings | {"engine": self.compute.engine}
 
 
