@@ -12,10 +12,6 @@ def own_file(wildcards):
 
 
 # Downloading needs the network, which the nodes of a cluster often lack.
-localrules:
-    prepare,
-
-
 rule prepare:
     input:
         parts=parts_of,
@@ -25,6 +21,7 @@ rule prepare:
         statistics=PATHS.data_statistics(),
     log:
         PATHS.log("prepare", "{data}"),
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from entropy_mechanism import __version__
+from entropy_mechanism import __version__, files
 from entropy_mechanism.config_errors import ConfigError
+from entropy_mechanism.help import EXIT_STATUSES, Formatter, example
 from entropy_mechanism.paths import RESULTS_VARIABLE
 from entropy_mechanism.rl.errors import PermanentError
 
@@ -18,12 +19,17 @@ Arguments = argparse.Namespace
 
 def main(argv: list[str] | None = None) -> None:
     """Run one subcommand. Exit status: 0 done, 1 failed, 2 wrong usage, 75 stopped in time and to be resumed."""
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(parser().parse_args(argv))
     call: Callable[..., object] = arguments.pop("call")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = call(**arguments)
-    except (ConfigError, PermanentError, ValueError, OSError, MemoryError) as error:
+    except Exception as error:
+        if files.disk_is_full(error):
+            cure = "free some, then run the same command again: what is finished is kept"
+            sys.exit(f"error: no space left on the file system of {arguments.get('results')}; {cure}")
+        if not isinstance(error, ConfigError | PermanentError | ValueError | OSError | MemoryError):
+            raise
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
         sys.exit(f"error: {' '.join(str(message).split()) or type(error).__name__}")
     sys.exit(status if isinstance(status, int) else 0)
@@ -34,15 +40,24 @@ def _stage(module: str, function: str) -> Callable[..., object]:
     return lambda **arguments: getattr(import_module(f"entropy_mechanism.{module}"), function)(**arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="entropy-mechanism", description=__doc__.split("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    """The parser of all stages."""
+    parser = argparse.ArgumentParser(
+        prog="entropy-mechanism",
+        description="The stages of the workflow; each reads files, writes files and runs on its own.",
+        epilog=EXIT_STATUSES,
+        formatter_class=Formatter,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="STAGE", required=True)
 
-    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
-        command = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    def page(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=text, description=text, formatter_class=Formatter, epilog=example(name)
         )
+
+    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
+        command = page(name, text)
         for option, settings in (*options, RESULTS):
             command.add_argument(option, **settings)
         command.set_defaults(call=_stage(module, function))
@@ -144,13 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
     add("track-sync", *track, "track_sync", "send every record that MLflow does not have yet",
         TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
-    text = "print an example of every prompt style and data set, for docs/data.md"
-    prompts = commands.add_parser("render-prompts", help=text, description=text)
+    prompts = page("render-prompts", "print an example of every prompt style and data set, for docs/data.md")
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
-    text = "print the JSON schema of a configuration file, for editors"
-    schema = commands.add_parser("schema", help=text, description=text)
+    schema = page("schema", "print the JSON schema of a configuration file, for editors")
     schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")
     schema.set_defaults(call=_stage("schema", "print_schema"))
+    completion = page("completion", "print what makes a shell complete stages and options")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
+    completion.set_defaults(call=_stage("help", "print_completion"))
     return parser
 
 

@@ -1,6 +1,7 @@
 """Reading, writing and fingerprinting files. Every write goes to a temporary name first and is then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a full disk or a quota used up, whichever library says so."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(os.strerror(number) in str(cause) for number in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def write_text(path: Path | str, text: str) -> None:

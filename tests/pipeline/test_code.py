@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src/entropy_mechanism"
 ORDER = [
     "cli",
+    "help",
     "stages",
     "report",
     "figures",
@@ -25,6 +26,7 @@ ORDER = [
     "costs",
     "resources",
     "memory",
+    "preflight",
     "plan",
     "shapes",
     "schema",
