@@ -1,6 +1,7 @@
 """What the help pages say beside the options: an example of every stage, and the exit statuses."""
 
 import argparse
+import textwrap
 
 EXIT_STATUSES = """\
 exit status:
@@ -81,16 +82,12 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
         return super()._get_help_string(action)
 
 
-def example(stage: str, width: int = 100) -> str:
+def example(stage: str) -> str:
     """The example of a stage as a shell takes it, over several lines where it is long."""
-    lines, line = [], f"  entropy-mechanism {stage}"
-    for option in EXAMPLES[stage].replace(" --", "\n--").splitlines():
-        if len(line) + len(option) > width:
-            lines.append(f"{line} \\")
-            line = f"    {option}"
-        else:
-            line = f"{line} {option}"
-    return "\n".join(["example:", *lines, line])
+    command = f"entropy-mechanism {stage} {EXAMPLES[stage]}"
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    lines = textwrap.wrap(command, 98, initial_indent="  ", subsequent_indent="    ", **whole)
+    return "example:\n" + " \\\n".join(lines)
 
 
 def print_completion(shell: str) -> None:

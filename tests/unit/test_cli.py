@@ -52,7 +52,7 @@ def test_help_of_a_stage_shows_an_example_that_its_parser_takes(capsys, stage):
     command = shlex.split(shown.replace("\\\n", " "))
     assert command[:2] == ["entropy-mechanism", stage]
     assert cli.parser().parse_args(command[1:])
-    assert all(len(line) <= 130 for line in shown.splitlines())
+    assert all(len(line) <= 100 for line in shown.splitlines())
 
 
 def test_there_is_an_example_of_every_stage_and_of_nothing_else():
