@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+TINY = "config/experiments/tiny.yaml"
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
 QSUB = """#!/bin/sh
 # Stands for a batch system: options that the page's command gives, then the job's script, which is run at once.
@@ -162,3 +163,47 @@ def test_the_report_shows_figures_of_ones_own(followed):
     text = page.read_text()
     assert "Length of responses" in text
     assert "own_length" in text
+
+
+EXAMPLE = "examples/covariance_weighted/covariance_weighted.yaml"
+
+
+def test_the_example_compares_its_objective_with_clip_cov_in_the_tiny_study():
+    example, tiny = (yaml.safe_load((PAGE.parents[1] / path).read_text()) for path in (EXAMPLE, TINY))
+    for section in ("training", "validation"):
+        assert example[section] == tiny[section]
+    for section, names in {
+        "data": example["data"],
+        "models": ["width64"],
+        "methods": ["grpo", "clip-cov"],
+    }.items():
+        assert {name: example[section][name] for name in names} == {name: tiny[section][name] for name in names}
+    assert example["methods"].keys() - tiny["methods"].keys() == {"covariance-weighted"}
+
+
+def test_the_example_runs_at_smoke_scale(workspace):
+    path = workspace.root / EXAMPLE
+    small = yaml.safe_load(path.read_text())
+    smoke = yaml.safe_load((workspace.root / "config/experiments/smoke.yaml").read_text())
+    small["models"]["width64"] = smoke["models"]["nano"]
+    small["training"] |= {name: smoke["training"][name] for name in ("steps", "prompts", "samples", "updates")}
+    small["training"] |= {"validate_every": 1, "checkpoint_every": 2}
+    for settings in small["data"].values():
+        settings["problems"] = 40
+    small["data"]["train"]["operands"] = small["data"]["validation"]["operands"] = [2, 3]
+    small["analysis"] = smoke["analysis"]
+    path.write_text(yaml.safe_dump(small))
+    workspace.snakemake("own_entropy_and_accuracy", "table2", "--config", f"experiment={EXAMPLE}")
+    results = workspace.results / "covariance_weighted"
+    drawn = pd.read_csv(results / "figures/own_entropy_and_accuracy.csv")
+    assert set(drawn["series"]) == {"grpo", "clip-cov", "covariance-weighted"}
+    assert set(drawn["panel"]) == {"entropy", "accuracy"}
+    metrics = {
+        method: pd.read_parquet(results / f"runs/width64--train--{method}--s1/metrics.parquet")
+        for method in set(drawn["series"])
+    }
+    first = {method: frame["entropy/sequence_mean/after_filter"][0] for method, frame in metrics.items()}
+    last = {method: frame["entropy/sequence_mean/after_filter"].iloc[-1] for method, frame in metrics.items()}
+    assert len(set(first.values())) == 1
+    assert len(set(last.values())) == 3
+    assert "covariance-weighted" in (results / "tables/table2.md").read_text()

@@ -1,4 +1,4 @@
-"""Five mistakes of a user: each ends in one clear line, leaves nothing broken, and the mended command goes through."""
+"""Mistakes of a user: each ends in one clear line, leaves nothing broken, and the mended command goes through."""
 
 import os
 import shutil
@@ -15,17 +15,17 @@ AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 """Root without its privilege to write everywhere."""
 
 
+def write(workspace, change=lambda settings: None):
+    """The smoke experiment as `my.yaml`, with whatever mistake is put into it."""
+    settings = yaml.safe_load((workspace.root / "config/experiments/smoke.yaml").read_text())
+    change(settings)
+    (workspace.root / "my.yaml").write_text(yaml.safe_dump(settings))
+
+
 @pytest.fixture
 def own(workspace):
-    """The smoke experiment as `my.yaml`, with whatever mistake is put into it."""
-
-    def write(change=lambda settings: None):
-        settings = yaml.safe_load((workspace.root / "config/experiments/smoke.yaml").read_text())
-        change(settings)
-        (workspace.root / "my.yaml").write_text(yaml.safe_dump(settings))
-
-    write()
-    workspace.write = write
+    """A workspace with an experiment of one's own in it."""
+    write(workspace)
     return workspace
 
 
@@ -58,13 +58,13 @@ def refused_before_any_job(workspace, target, *arguments, **options):
 
 
 def test_a_misspelt_method(own):
-    own.write(lambda settings: settings["runs"][0]["methods"].append("kl-kov"))
+    write(own, lambda settings: settings["runs"][0]["methods"].append("kl-kov"))
     assert refused_before_any_job(own, RUN) == (
         "error: my.yaml: runs[0].methods[3]: 'kl-kov' is not defined in methods; allowed: grpo, kl-cov, on-policy "
         "(did you mean 'kl-cov'?)"
     )
     assert not own.results.joinpath("my").exists()
-    own.write()
+    write(own)
     assert own.planned(RUN, "--config", "experiment=my.yaml")["train"] == 1
 
 
@@ -73,7 +73,7 @@ def test_a_wrong_path_of_a_model(own):
         settings["models"]["nano"] = {"kind": "hub", "id": "mine", "folder": "models/mien"}
         settings["compute"] = {"nano": {"device": "cpu"}}
 
-    own.write(wrong)
+    write(own, wrong)
     line = refused_before_any_job(own, RUN)
     assert line.startswith(
         f"error: models.nano.folder: there is no models/mien (from {own.root}); correct the path"
@@ -84,14 +84,14 @@ def test_a_wrong_path_of_a_model(own):
 
 def test_a_gpu_experiment_where_there_is_no_gpu(own, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    own.write(lambda settings: settings.update(compute={"nano": {"device": "cuda"}}))
+    write(own, lambda settings: settings.update(compute={"nano": {"device": "cuda"}}))
     line = refused_before_any_job(own, RUN)
     assert line.startswith(
         "error: compute.nano.device is cuda, and this machine shows no GPU; run on one that has it"
     )
     assert not own.results.joinpath("my").exists()
     assert own.planned(RUN, "--config", "experiment=my.yaml")["train"] == 1  # a plan is no mistake
-    own.write(lambda settings: settings.update(compute={"nano": {"device": "cpu"}}))
+    write(own, lambda settings: settings.update(compute={"nano": {"device": "cpu"}}))
     own.snakemake(RUN, "--config", "experiment=my.yaml")
 
 
