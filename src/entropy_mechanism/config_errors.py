@@ -77,7 +77,7 @@ def describe(
     """
     failures = sorted(error.errors(), key=lambda failure: failure["type"] != "extra_forbidden")
     failures = [failure for failure in failures if not repeated(failure["loc"])] or failures
-    lines = [_describe_one(failure, model) for failure in failures[:MOST_FAILURES]]
+    lines = [_describe_one(dict(failure), model) for failure in failures[:MOST_FAILURES]]
     more = len(failures) - len(lines)
     return " | ".join(lines + [f"and {more} more"] * bool(more))
 
@@ -173,7 +173,8 @@ class _Place(NamedTuple):
 
 def _place(model: type[BaseModel], location: tuple[str | int, ...]) -> _Place:
     """Walk the classes along a location. Tags of unions are part of a location, but do not stand in the file."""
-    key, here, tag, siblings = "", model, None, ()
+    key, here, tag = "", model, None  # type: str, Any, str | None
+    siblings: tuple[type[BaseModel], ...] = ()
     for part in location:
         members = _members(here)
         if len(members) > 1:

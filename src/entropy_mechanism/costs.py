@@ -248,7 +248,8 @@ def wall_seconds(costs: Iterable[Cost], devices: int) -> float:
         raise ValueError(
             f"found {devices} devices; {largest.run} needs {largest.devices} at once; allowed: that or more"
         )
-    free, now, running = devices, 0.0, []
+    free, now = devices, 0.0
+    running: list[tuple[float, int]] = []
     while waiting or running:
         started = []
         for one in waiting:

@@ -151,7 +151,7 @@ class Experiment(Strict):
         """Every figure and table has a run to show, and every name in its filter is one of a run."""
         runs = [combination[:3] for group in self.runs for combination in group.combinations()]
         used = [list(dict.fromkeys(names)) for names in zip(*runs, strict=True)]
-        filters = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
+        filters: dict[str, RunFilter] = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
         filters |= {f"tables.{name}": chosen for name, chosen in self.tables.items()}
         for key, chosen in filters.items():
             for field, names in zip(("models", "train_sets", "methods"), used, strict=True):
@@ -169,8 +169,7 @@ class Experiment(Strict):
             for combination in group.combinations()
         ]
         for name in self.tables:
-            chosen = self.tables[name]
-            if name in SCORED and not any(chosen.passes(*run) for run in evaluated):
+            if name in SCORED and not any(self.tables[name].passes(*run) for run in evaluated):
                 raise KeyedError(
                     f"tables.{name}",
                     "shows scores, and every run it shows has `benchmarks: []`; name some in `runs`",

@@ -85,8 +85,9 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
 def example(stage: str) -> str:
     """The example of a stage as a shell takes it, over several lines where it is long."""
     command = f"entropy-mechanism {stage} {EXAMPLES[stage]}"
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    lines = textwrap.wrap(command, 98, initial_indent="  ", subsequent_indent="    ", **whole)
+    lines = textwrap.TextWrapper(
+        98, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    ).wrap(command)
     return "example:\n" + " \\\n".join(lines)
 
 

@@ -56,7 +56,9 @@ def _known(name: str) -> str:
 
 
 FigureKey = Annotated[str, AfterValidator(_known)]
-FIGURE_KEYS = {"propertyNames": {"anyOf": [{"enum": list(get_args(FigureName))}, {"pattern": OWN_PATTERN}]}}
+FIGURE_KEYS: dict[str, Any] = {
+    "propertyNames": {"anyOf": [{"enum": list(get_args(FigureName))}, {"pattern": OWN_PATTERN}]}
+}
 """What the JSON schema says of the keys."""
 
 

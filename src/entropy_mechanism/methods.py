@@ -242,7 +242,7 @@ class Regularisation(Strict):
 
 Aggregation = Literal["token-mean", "micro-batch-mean", "sequence-mean", "constant"]
 
-TrainingOverride = create_model(
+TrainingOverride = create_model(  # type: ignore[call-overload]  # its fields are those of another class
     "TrainingOverride",
     __base__=Strict,
     __doc__="Training settings that a method changes.",

@@ -7,6 +7,7 @@ is a settings class in `methods.py`, a function here and a line in `OBJECTIVES`.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -156,7 +157,7 @@ def _surrogate(ratio: torch.Tensor, advantage: torch.Tensor, settings: Clipping)
     return torch.where(advantage < 0, torch.minimum(loss, -settings.dual_clip * advantage), loss)
 
 
-OBJECTIVES: dict[str, Callable[[Tokens, object], torch.Tensor]] = {
+OBJECTIVES: dict[str, Callable[[Tokens, Any], torch.Tensor]] = {
     "policy-gradient": policy_gradient,
     "ppo-clip": ppo_clip,
     "cispo": cispo,

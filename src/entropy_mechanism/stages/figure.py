@@ -1,6 +1,7 @@
 """Analysis files -> one figure or table, its data, its caption and the runs it shows."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
@@ -53,7 +54,7 @@ def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
 
 
-def _describe(name: str, module: object, tables: dict[str, pd.DataFrame], frames: list[str]) -> dict:
+def _describe(name: str, module: ModuleType, tables: dict[str, pd.DataFrame], frames: list[str]) -> dict:
     """What a reader of the figure needs to know; the digests tell whether it is older than its inputs."""
     return {
         "name": name,

@@ -59,6 +59,8 @@ def _problems(
         return read_own(settings, name)
     from entropy_mechanism.data import arithmetic, programs
 
-    generate = arithmetic.generate if isinstance(settings, ArithmeticSet) else programs.generate
-    problems = generate(settings, source=name)
+    if isinstance(settings, ArithmeticSet):
+        problems = arithmetic.generate(settings, source=name)
+    else:
+        problems = programs.generate(settings, source=name)
     return problems, {"source": name, "kept": len(problems), "dropped": {}}
