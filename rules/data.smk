@@ -6,16 +6,11 @@ rule data:
         [PATHS.overlap(suffix, name) for suffix in ("parquet", "csv") for name in PLAN.trained_sets],
 
 
-def own_file(wildcards):
-    """The file of a data set of one's own; none for any other."""
-    return getattr(EXPERIMENT.data[wildcards.data], "path", [])
-
-
 # Downloading needs the network, which the nodes of a cluster often lack.
 rule prepare:
     input:
         parts=parts_of,
-        file=own_file,
+        file=lambda wildcards: getattr(EXPERIMENT.data[wildcards.data], "path", []),
     output:
         problems=PATHS.data(),
         statistics=PATHS.data_statistics(),

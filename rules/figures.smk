@@ -8,12 +8,6 @@ rule tables:
         [PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
 
 
-def own_figure(wildcards):
-    """Options that name the file of a figure of one's own."""
-    figure = EXPERIMENT.figures[wildcards.figure]
-    return ["--code", figure.code, "--sha256", figure.sha256] if figure.code else []
-
-
 rule figure:
     input:
         lambda wildcards: frames_of(wildcards.figure),
@@ -24,7 +18,7 @@ rule figure:
     conda:
         "../envs/cpu.yaml"
     params:
-        own=own_figure,
+        own=lambda wildcards: EXPERIMENT.figures[wildcards.figure].options,
         code=code("analysis/law.py", "figures", "shapes.py", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"

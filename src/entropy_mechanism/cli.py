@@ -166,8 +166,15 @@ def parser() -> argparse.ArgumentParser:
     schema.set_defaults(call=_stage("schema", "print_schema"))
     completion = page("completion", "print what makes a shell complete stages and options")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
-    completion.set_defaults(call=_stage("help", "print_completion"))
+    completion.set_defaults(call=_stage("cli", "print_completion"))
     return parser
+
+
+def print_completion(shell: str) -> None:
+    """Print what makes a shell complete stages and options."""
+    import shtab
+
+    print(shtab.complete(parser(), shell=shell))
 
 
 def _in(option: str, text: str) -> tuple[str, dict]:

@@ -89,12 +89,3 @@ def example(stage: str) -> str:
         98, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     ).wrap(command)
     return "example:\n" + " \\\n".join(lines)
-
-
-def print_completion(shell: str) -> None:
-    """Print what makes a shell complete stages and options."""
-    import shtab
-
-    from entropy_mechanism.cli import parser
-
-    print(shtab.complete(parser(), shell=shell))

@@ -72,6 +72,11 @@ class FigureRuns(RunFilter):
     sha256: str | None = Field(None, exclude_if=lambda value: value is None)
     """For `own_…`: of the file; filled in when the experiment is read."""
 
+    @property
+    def options(self) -> list[str]:
+        """What the command that draws it is told of its file; nothing for a figure of the project."""
+        return ["--code", self.code, "--sha256", self.sha256 or ""] if self.code else []
+
     @model_validator(mode="before")
     @classmethod
     def _own(cls, raw: Any) -> Any:
