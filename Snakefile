@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from entropy_mechanism import memory
+from entropy_mechanism import memory, readiness
 from entropy_mechanism.config import ConfigError, experiment_path, load_experiment, load_site
 from entropy_mechanism.figures import inputs, registry
 from entropy_mechanism.paths import RUN_ANALYSES, Paths
@@ -22,15 +22,19 @@ configfile: "config/config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+# This file's folder, which is not Snakemake's where another workflow uses this one as a module.
+HOME = Path(os.path.relpath(workflow.current_basedir.get_path_or_uri(secret_free=True)))
+
 try:
     SITE = load_site(config)
-    EXPERIMENT_FILE = experiment_path(SITE.experiment)
+    EXPERIMENT_FILE = experiment_path(SITE.experiment, HOME / "config/experiments")
     PLAN = Plan(load_experiment(EXPERIMENT_FILE))
     memory.check_plan(PLAN)
 except (ConfigError, memory.DoesNotFit, ValueError) as error:
     sys.exit(f"error: {error}")
 
 EXPERIMENT = PLAN.experiment
+registry.adopt(EXPERIMENT.figures)
 PATHS = Paths(Path(SITE.results), EXPERIMENT_FILE.stem)
 
 if SITE.container:
@@ -69,6 +73,10 @@ rule all:
 
 onstart:
     refuse_without_vllm()
+    jobs = [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
+    folders = (PATHS.root, PATHS.store, PATHS.records)
+    if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec):
+        sys.exit(f"error: {' | '.join(faults)}; nothing was started")
     track("follow", f"--parent-pid {os.getpid()}", wait=False)
 
 

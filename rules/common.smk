@@ -15,7 +15,7 @@ from entropy_mechanism.tracking import INVOCATION_VARIABLE
 
 # Jobs run this checkout's package, with the interpreter that runs Snakemake unless --software-deployment-method
 # gives every rule an environment of its own.
-PACKAGE = Path(workflow.basedir) / "src"
+PACKAGE = Path(os.path.abspath(HOME / "src"))
 OWN_ENVIRONMENT = bool(workflow.deployment_settings.deployment_method)
 # `time_limit MINUTES` gives the option that lets a Slurm job stop in time: with a tenth left, or five minutes.
 shell.prefix(

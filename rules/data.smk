@@ -7,18 +7,16 @@ rule data:
 
 
 # Downloading needs the network, which the nodes of a cluster often lack.
-localrules:
-    prepare,
-
-
 rule prepare:
     input:
-        parts_of,
+        parts=parts_of,
+        file=lambda wildcards: getattr(EXPERIMENT.data[wildcards.data], "path", []),
     output:
         problems=PATHS.data(),
         statistics=PATHS.data_statistics(),
     log:
         PATHS.log("prepare", "{data}"),
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:
@@ -28,7 +26,7 @@ rule prepare:
         "Preparing data set {wildcards.data}"
     shell:
         "python -m entropy_mechanism prepare"
-        " --experiment {params.experiment:q} --data {wildcards.data} --parts {input:q} --output {output.problems:q}"
+        " --experiment {params.experiment:q} --data {wildcards.data} --parts {input.parts:q} --output {output.problems:q}"
         " --statistics {output.statistics:q} > {log:q} 2>&1"
 
 

@@ -18,12 +18,13 @@ rule figure:
     conda:
         "../envs/cpu.yaml"
     params:
+        own=lambda wildcards: EXPERIMENT.figures[wildcards.figure].options,
         code=code("analysis/law.py", "figures", "shapes.py", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"
     shell:
         "python -m entropy_mechanism figure"
-        " --name {wildcards.figure} --frames {input:q} --outputs {output:q} > {log:q} 2>&1"
+        " --name {wildcards.figure} --frames {input:q} --outputs {output:q} {params.own:q} > {log:q} 2>&1"
 
 
 rule table:

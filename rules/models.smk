@@ -4,10 +4,6 @@ rule models:
 
 
 # Downloading needs the network, which the nodes of a cluster often lack.
-localrules:
-    fetch_model,
-
-
 rule fetch_model:
     output:
         PATHS.model(),
@@ -15,6 +11,7 @@ rule fetch_model:
         PATHS.log("fetch_model", "{model}"),
     wildcard_constraints:
         model=any_of(name for name, model in EXPERIMENT.models.items() if model.kind == "hub"),
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

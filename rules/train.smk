@@ -5,15 +5,12 @@ rule training:
         [PATHS.run_manifest(name) for name in PLAN.runs],
 
 
-localrules:
-    resolve,
-
-
 rule resolve:
     output:
         PATHS.run_config(),
     log:
         PATHS.log("resolve", "{run}"),
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

@@ -7,23 +7,28 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from entropy_mechanism import __version__
+from entropy_mechanism import __version__, files
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.credentials import check_address
+from entropy_mechanism.help import EXIT_STATUSES, Formatter, example
 from entropy_mechanism.paths import RESULTS_VARIABLE, SHARED_VARIABLE
 from entropy_mechanism.rl.errors import PermanentError
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one subcommand. Exit status: 0 done, 1 failed, 2 wrong usage, 75 stopped in time and to be resumed."""
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(parser().parse_args(argv))
     call: Callable[..., object] = arguments.pop("call")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = call(**arguments)
-    except (ConfigError, PermanentError, ValueError, OSError, MemoryError) as error:
+    except Exception as error:
+        if files.disk_is_full(error):
+            cure = "free some, then run the same command again: what is finished is kept"
+            sys.exit(f"error: no space left on the file system of {arguments.get('results')}; {cure}")
+        if not isinstance(error, ConfigError | PermanentError | ValueError | OSError | MemoryError):
+            raise
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
         sys.exit(f"error: {' '.join(str(message).split()) or type(error).__name__}")
     sys.exit(status if isinstance(status, int) else 0)
@@ -34,17 +39,27 @@ def _stage(module: str, function: str) -> Callable[..., object]:
     return lambda **arguments: getattr(import_module(f"entropy_mechanism.{module}"), function)(**arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="entropy-mechanism", description=__doc__.split("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    """The parser of all stages."""
+    parser = argparse.ArgumentParser(
+        prog="entropy-mechanism",
+        description="The stages of the workflow; each reads files, writes files and runs on its own.",
+        epilog=EXIT_STATUSES,
+        formatter_class=Formatter,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="STAGE", required=True)
 
-    def add(
-        name: str, module: str, function: str, text: str, *options: tuple[str, dict], below: Any = commands
-    ) -> None:
-        command = below.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    groups = {}
+
+    def page(words: str, text: str) -> argparse.ArgumentParser:
+        *group, name = words.split()
+        return groups.get("".join(group), commands).add_parser(
+            name, help=text, description=text, formatter_class=Formatter, epilog=example(words)
         )
+
+    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
+        command = page(name, text)
         for option, settings in (*options, RESULTS):
             command.add_argument(option, **settings)
         command.set_defaults(call=_stage(module, function))
@@ -118,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
-        _list("--outputs", "FILE", "pdf, png, svg, csv and json"))  # fmt: skip
+        _list("--outputs", "FILE", "pdf, png, svg, csv and json"),
+        ("--code", {"metavar": "FILE", "help": "Python file of a figure of your own; docs/extending.md"}),
+        ("--sha256", {"metavar": "DIGEST", "help": "what that file must have"}))  # fmt: skip
     add("table", "stages.figure", "table", "write one table",
         _name("--name", "table"), _list("--frames", "FILE", "analysis and score files"),
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
@@ -148,32 +165,37 @@ def _parser() -> argparse.ArgumentParser:
                                    "help": "only these experiments, such as tiny; all by default"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
     text = "send records to MLflow"
-    track = commands.add_parser("track", help=text, description=text).add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    add("sync", "tracking.follow", "track_sync", "send every record that MLflow does not have yet",
-        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}), below=track)  # fmt: skip
-    add("follow", "tracking.follow", "track_follow", "send records to MLflow while a workflow runs",
+    track = commands.add_parser("track", help=text, description=text)
+    groups["track"] = track.add_subparsers(metavar="COMMAND", required=True)
+    add("track sync", "tracking.follow", "track_sync", "send every record that MLflow does not have yet",
+        TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
+    add("track follow", "tracking.follow", "track_follow", "send records to MLflow while a workflow runs",
         INVOCATION, ("--parent-pid", {"type": int, "required": True, "help": "process of the workflow"}),
-        TRACKING, below=track)  # fmt: skip
-    add("finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
-        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING,
-        below=track)  # fmt: skip
-    text = "look for what would make the workflow hang or fail on a Slurm cluster"
-    check = commands.add_parser("preflight", help=text, description=text)
+        TRACKING)  # fmt: skip
+    add("track finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
+        INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
+    check = page("preflight", "look for what would make the workflow hang or fail on a Slurm cluster")
     check.add_argument("--experiment", type=Path, metavar="FILE", help="by default that of config/config.yaml")
     check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as of `snakemake --config`")
     check.add_argument("--profile", action="append", metavar="PROFILE",
                        help="as of `snakemake --profile`; by default slurm")  # fmt: skip
     check.set_defaults(call=_stage("stages.preflight", "preflight"))
-    text = "print an example of every prompt style and data set, for docs/data.md"
-    prompts = commands.add_parser("render-prompts", help=text, description=text)
+    prompts = page("render-prompts", "print an example of every prompt style and data set, for docs/data.md")
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
-    text = "print the JSON schema of a configuration file, for editors"
-    schema = commands.add_parser("schema", help=text, description=text)
+    schema = page("schema", "print the JSON schema of a configuration file, for editors")
     schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")
     schema.set_defaults(call=_stage("schema", "print_schema"))
+    completion = page("completion", "print what makes a shell complete stages and options")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
+    completion.set_defaults(call=_stage("cli", "print_completion"))
     return parser
+
+
+def print_completion(shell: str) -> None:
+    """Print what makes a shell complete stages and options."""
+    import shtab
+
+    print(shtab.complete(parser(), shell=shell))
 
 
 def _in(option: str, text: str) -> tuple[str, dict]:

@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
-from entropy_mechanism.experiment import BASE, Experiment, FigureName, RunConfig, RunGroup, Site, TableName
+from entropy_mechanism.experiment import BASE, Experiment, RunConfig, RunGroup, Site
 from entropy_mechanism.generated import ArithmeticSet, ProgramSet, Teacher, TinyModel, Warmup
-from entropy_mechanism.hub import HubModel, HubSet, JoinedSet
+from entropy_mechanism.hub import FileSet, HubModel, HubSet, JoinedSet
+from entropy_mechanism.items import FigureName, FigureRuns, TableName
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -29,6 +30,7 @@ from entropy_mechanism.methods import (
     KlCov,
     Method,
     Objective,
+    OwnObjective,
     PolicyGradient,
     PpoClip,
     Regularisation,
@@ -222,6 +224,8 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "FigureName",
+    "FigureRuns",
+    "FileSet",
     "GraderName",
     "Gspo",
     "HubModel",
@@ -230,6 +234,7 @@ __all__ = [
     "KlCov",
     "Method",
     "Objective",
+    "OwnObjective",
     "PolicyGradient",
     "PpoClip",
     "ProgramSet",

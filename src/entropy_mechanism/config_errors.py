@@ -11,9 +11,16 @@ from pydantic import BaseModel, ValidationError
 NAME_PATTERN = r"^[a-z0-9]+([._@+-]?[a-z0-9]+)*$"
 PROTOCOL_PATTERN = r"^(greedy|(avg|pass|maj)@[1-9][0-9]*)$"
 REPOSITORY_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?$"
+PROBLEMS_PATTERN = r"\.(jsonl|csv|parquet)$"
+FILE_PATTERN = r"^[^:]+\.py$"
+OWN_PATTERN = r"^own_[a-z0-9_]+$"
+CODE_PATTERN = r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 _IN_WORDS = {
     NAME_PATTERN: "lower-case letters and digits, with single - _ . @ + between them",
     PROTOCOL_PATTERN: "greedy, avg@k, pass@k or maj@k, such as avg@8",
+    PROBLEMS_PATTERN: "a file that ends in .jsonl, .csv or .parquet",
+    FILE_PATTERN: "a Python file, such as my_figure.py",
+    CODE_PATTERN: "a file and a function that it defines, such as my_objective.py:my_objective",
     REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B",
 }
 
@@ -70,7 +77,7 @@ def describe(
     """
     failures = sorted(error.errors(), key=lambda failure: failure["type"] != "extra_forbidden")
     failures = [failure for failure in failures if not repeated(failure["loc"])] or failures
-    lines = [_describe_one(failure, model) for failure in failures[:MOST_FAILURES]]
+    lines = [_describe_one(dict(failure), model) for failure in failures[:MOST_FAILURES]]
     more = len(failures) - len(lines)
     return " | ".join(lines + [f"and {more} more"] * bool(more))
 
@@ -166,7 +173,8 @@ class _Place(NamedTuple):
 
 def _place(model: type[BaseModel], location: tuple[str | int, ...]) -> _Place:
     """Walk the classes along a location. Tags of unions are part of a location, but do not stand in the file."""
-    key, here, tag, siblings = "", model, None, ()
+    key, here, tag = "", model, None  # type: str, Any, str | None
+    siblings: tuple[type[BaseModel], ...] = ()
     for part in location:
         members = _members(here)
         if len(members) > 1:

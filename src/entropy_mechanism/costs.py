@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from entropy_mechanism.config import HubModel, KlCov, RunConfig, TinyModel
+from entropy_mechanism.config import HubModel, KlCov, OwnObjective, RunConfig, TinyModel
 from entropy_mechanism.memory import GIB, cache_tokens, width
 from entropy_mechanism.methods import Selection
 from entropy_mechanism.plan import Plan
@@ -161,6 +161,8 @@ def passes(run: RunConfig) -> float:
     forward = 1.5
     update = 4.0 if run.compute.activation_checkpointing else 3.0
     objective = run.objective
+    if isinstance(objective, OwnObjective) and objective.takes_covariance:
+        forward += 1
     if isinstance(objective, Selection) and objective.policy == "current" and objective.scope == "minibatch":
         forward += 1  # an update of several micro-batches is read once more to select over all of them
     if isinstance(objective, KlCov) and objective.penalty == "full":
@@ -246,7 +248,8 @@ def wall_seconds(costs: Iterable[Cost], devices: int) -> float:
         raise ValueError(
             f"found {devices} devices; {largest.run} needs {largest.devices} at once; allowed: that or more"
         )
-    free, now, running = devices, 0.0, []
+    free, now = devices, 0.0
+    running: list[tuple[float, int]] = []
     while waiting or running:
         started = []
         for one in waiting:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -10,6 +10,7 @@ from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.credentials import check_address
 from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model
+from entropy_mechanism.items import FIGURE_KEYS, OWN, SCORED, FigureKey, FigureRuns, TableName
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -33,40 +34,6 @@ from entropy_mechanism.settings import (
 
 BASE = "base"
 """Method name of a policy that was not trained: the base model itself."""
-
-FigureName = Literal[
-    "fig01",
-    "fig02",
-    "fig03",
-    "fig04",
-    "fig05",
-    "fig06",
-    "fig07",
-    "fig08",
-    "fig09",
-    "fig10",
-    "fig11",
-    "fig12",
-    "fig13",
-    "fig14",
-    "ceiling",
-    "theory",
-    "entropy_change",
-]
-TableName = Literal[
-    "table1",
-    "table2",
-    "selection",
-    "comparison",
-    "forms",
-    "forecasts",
-    "common_law",
-    "ceiling_test",
-    "covariance_grid",
-]
-SCORED = ("table2", "comparison")
-"""Tables of benchmark scores."""
-
 
 Combination = tuple[str, str, str, int]
 """Model, train set, method and seed."""
@@ -121,7 +88,7 @@ class Experiment(Strict):
     """When an evaluation problem counts as contained in a training set."""
     analysis: Analysis = Analysis()
     """Settings of the analyses."""
-    figures: dict[FigureName, RunFilter] = Field({})
+    figures: dict[FigureKey, FigureRuns] = Field({}, json_schema_extra=FIGURE_KEYS)
     """Figures to draw, each with the runs it shows."""
     tables: dict[TableName, RunFilter] = Field({})
     """Tables to write, each with the runs they show."""
@@ -186,7 +153,7 @@ class Experiment(Strict):
         """Every figure and table has a run to show, and every name in its filter is one of a run."""
         runs = [combination[:3] for group in self.runs for combination in group.combinations()]
         used = [list(dict.fromkeys(names)) for names in zip(*runs, strict=True)]
-        filters = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
+        filters: dict[str, RunFilter] = {f"figures.{name}": chosen for name, chosen in self.figures.items()}
         filters |= {f"tables.{name}": chosen for name, chosen in self.tables.items()}
         for key, chosen in filters.items():
             for field, names in zip(("models", "train_sets", "methods"), used, strict=True):
@@ -204,12 +171,17 @@ class Experiment(Strict):
             for combination in group.combinations()
         ]
         for name in self.tables:
-            chosen = self.tables[name]
-            if name in SCORED and not any(chosen.passes(*run) for run in evaluated):
+            if name in SCORED and not any(self.tables[name].passes(*run) for run in evaluated):
                 raise KeyedError(
                     f"tables.{name}",
                     "shows scores, and every run it shows has `benchmarks: []`; name some in `runs`",
                 )
+        for name, item in self.figures.items():
+            if name.startswith(OWN) != (item.code is not None):
+                fault = (
+                    "found; allowed: with names that begin with own_" if item.code else "required key is missing"
+                )
+                raise KeyedError(f"figures.{name}.code", fault)
         return self
 
     @model_validator(mode="after")
@@ -247,7 +219,7 @@ class Experiment(Strict):
         listed = [(name, index) for index, group in enumerate(self.runs) for name in group.methods]
         for name, index in dict.fromkeys([*((name, None) for name in self.methods), *listed]):
             method, training = self.methods[name], self.training_of(name, self._group(index))
-            if method.advantage.estimator != "reinforce++" and training.samples < 2:
+            if method.advantage.estimator not in ("reinforce++", "own") and training.samples < 2:
                 reason = f"{method.advantage.estimator} compares the responses of a prompt"
                 raise self._unfit(name, index, "samples", reason, "2 or more")
             if training.prompts % training.updates:
@@ -378,6 +350,9 @@ class RunConfig(Strict):
         The engine is part of it: its draws for a seed are its own.
         """
         settings = self.model_dump(mode="json", exclude={"run", "model", "train_set", "method", "compute"})
+        for own in (settings["objective"], settings["advantage"]):
+            if own.get("code"):  # its SHA-256 is there: a file that was moved is the same file
+                own["code"] = own["code"].rpartition(":")[2]
         return settings | {"engine": self.compute.engine}
 
 

@@ -59,6 +59,18 @@ def append_line(handle: BinaryIO, line: bytes) -> None:
         raise OSError(error.errno, error.strerror, handle.name) from error
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a full disk or a quota used up, whichever library says so."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(os.strerror(number) in str(cause) for number in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` as UTF-8."""
     with replacing(path) as temporary:

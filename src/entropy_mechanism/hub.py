@@ -1,10 +1,10 @@
-"""Data sets and models published on the Hugging Face hub, joined sets, and the choice among all there are."""
+"""Data sets and models from elsewhere: of the Hugging Face hub, of a file, joined; and the choice among all."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from entropy_mechanism.config_errors import REPOSITORY_PATTERN, KeyedError
+from entropy_mechanism.config_errors import PROBLEMS_PATTERN, REPOSITORY_PATTERN, KeyedError
 from entropy_mechanism.generated import ArithmeticSet, ProgramSet, TinyModel
 from entropy_mechanism.settings import Count, PromptStyle, Seed, Strict
 
@@ -88,6 +88,24 @@ class HubSet(Strict):
         )
 
 
+class FileSet(Strict):
+    """Problems with answers in a file of one's own; docs/extending.md."""
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(pattern=PROBLEMS_PATTERN)]
+    """A .jsonl, .csv or .parquet file with a row per problem, relative to the folder where Snakemake runs."""
+    problem: str = "problem"
+    """Column of the text that the policy is asked."""
+    answer: str = "answer"
+    """Column of the answer."""
+    prompt: PromptStyle = "plain"
+    """How its problems are put to a policy."""
+
+    def overlaps(self, other: Strict) -> bool:
+        """Whether the two are one file; what else they share is left to decontamination."""
+        return isinstance(other, FileSet) and self.path == other.path
+
+
 class JoinedSet(Strict):
     """Several data sets as one, such as all test sets of a validation. A problem of two parts counts twice."""
 
@@ -120,6 +138,7 @@ class HubModel(Strict):
 
 
 DataSet = Annotated[
-    ArithmeticSet | ProgramSet | HubSet | JoinedSet, Field(description="A data set.", discriminator="kind")
+    ArithmeticSet | ProgramSet | HubSet | FileSet | JoinedSet,
+    Field(description="A data set.", discriminator="kind"),
 ]
 Model = Annotated[TinyModel | HubModel, Field(description="A base model.", discriminator="kind")]

@@ -4,10 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
+from entropy_mechanism import own_code
 from entropy_mechanism.config_errors import KeyedError
+from entropy_mechanism.own_code import Code
 from entropy_mechanism.settings import Fraction, Positive, Strict, Training
 
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _absent(value: Any) -> bool:
+    """Whether a key that most methods lack stays out of run.yaml, and so out of their fingerprints."""
+    return value is None
 
 
 class RewardModel(Strict):
@@ -22,16 +29,37 @@ class RewardModel(Strict):
 class Advantage(Strict):
     """How rewards become advantages."""
 
-    estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime"] = "grpo"
+    estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++-baseline", "prime", "own"] = "grpo"
     """grpo: (r - group mean) / (group std + epsilon), Eq. 3. rloo: r - mean of the group's other responses.
     reinforce++: r, normalised over all tokens of the batch; -baseline subtracts the group mean first.
-    prime: rloo, plus the returns of an implicit process reward model's rewards (arXiv 2502.01456)."""
+    prime: rloo, plus the returns of an implicit process reward model's rewards (arXiv 2502.01456).
+    own: a function of your own, `code`."""
     reward_model: RewardModel = RewardModel()
     """The reward model of `prime`; of no effect on the others."""
     std: Literal["sample", "population", "none"] = "sample"
     """Divisor of a variance: n - 1 (the paper's code) or n; `none` leaves the division out (Dr. GRPO)."""
     epsilon: Positive = 1e-6
     """Added to the standard deviation."""
+    code: Code | None = Field(None, exclude_if=_absent)
+    """For `own`: `file.py:function`, a function of (rewards_PG, sequence_N, **options); docs/extending.md."""
+    options: dict[str, Any] | None = Field(None, exclude_if=_absent)
+    """For `own`: what else the function takes, by name."""
+    sha256: str | None = Field(None, exclude_if=_absent)
+    """For `own`: of the file; filled in when the experiment is read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        if raw.get("estimator") == "own":
+            if raw.get("code") is None:
+                raise KeyedError("code", "required key is missing; estimator own is a function of your own")
+            return raw | own_code.described(raw, ("rewards_PG", "sequence_N"))
+        for key in ("code", "options", "sha256"):
+            if raw.get(key) is not None:
+                raise KeyedError(key, f"found with estimator {raw.get('estimator', 'grpo')}; allowed: with own")
+        return raw
 
 
 class Clipping(Strict):
@@ -174,7 +202,31 @@ class KlCov(Clipping, Selection):
         return self
 
 
-Objective = Annotated[PolicyGradient | PpoClip | Cispo | Gspo | ClipCov | KlCov, Field(discriminator="name")]
+class OwnObjective(Strict):
+    """A function of your own (docs/extending.md)."""
+
+    name: Literal["own"]
+    code: Code
+    """`file.py:function`, a function of (tokens, **options) that gives the loss of every token."""
+    options: dict[str, Any] = Field({})
+    """What else the function takes, by name."""
+    sha256: str = ""
+    """Of the file; filled in when the experiment is read."""
+
+    @property
+    def takes_covariance(self) -> bool:
+        """Whether the function has a parameter `covariance`. KeyedError where its file is gone."""
+        return own_code.COVARIANCE in own_code.signature(self.code).names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, raw: Any) -> Any:
+        return raw | own_code.described(raw, ("tokens",)) if isinstance(raw, dict) else raw
+
+
+Objective = Annotated[
+    PolicyGradient | PpoClip | Cispo | Gspo | ClipCov | KlCov | OwnObjective, Field(discriminator="name")
+]
 
 
 class Regularisation(Strict):
@@ -190,7 +242,7 @@ class Regularisation(Strict):
 
 Aggregation = Literal["token-mean", "micro-batch-mean", "sequence-mean", "constant"]
 
-TrainingOverride = create_model(
+TrainingOverride = create_model(  # type: ignore[call-overload]  # its fields are those of another class
     "TrainingOverride",
     __base__=Strict,
     __doc__="Training settings that a method changes.",

@@ -71,6 +71,11 @@ class Paths:
         """Training state, by fingerprint."""
         return self.results / "store"
 
+    @property
+    def records(self) -> Path:
+        """What was executed."""
+        return self.results / "records"
+
     def data(self, name: str = "{data}") -> str:
         """Problems of a data set."""
         return f"{self.root}/data/{name}.parquet"

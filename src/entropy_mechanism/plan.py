@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from entropy_mechanism.config import BASE, Experiment, HubSet, ProgramSet, RunConfig, RunGroup
+from entropy_mechanism.config import BASE, Experiment, HubSet, ProgramSet, RunConfig, RunFilter, RunGroup
 from entropy_mechanism.config_errors import ConfigError, options
 
 
@@ -154,7 +154,8 @@ class Plan:
 
     def shown(self, item: str) -> list[Run]:
         """The runs that a figure or table shows, in the plan's order."""
-        chosen = {**self.experiment.figures, **self.experiment.tables}[item]
+        items: dict[str, RunFilter] = {**self.experiment.figures, **self.experiment.tables}
+        chosen = items[item]
         return [run for run in self.runs.values() if chosen.passes(run.model, run.train_set, run.method)]
 
     def shown_policies(self, item: str) -> list[Policy]:

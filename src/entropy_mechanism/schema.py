@@ -105,7 +105,7 @@ def _allow_extends(definitions: dict[str, Any]) -> None:
     objective["anyOf"] = objective.pop("oneOf")
     for variant in objective["anyOf"]:
         definition = definitions[variant["$ref"].rpartition("/")[2]]
-        definition["required"] = [key for key in definition["required"] if key != "name"]
+        definition["required"] = []
     method["required"] = [key for key in method.get("required", ()) if key != "objective"]
     method["if"] = {"required": ["extends"], "properties": {"extends": {"type": "string"}}}
     method["else"] = {"required": ["objective"], "properties": {"objective": {"required": ["name"]}}}

@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src/entropy_mechanism"
 ORDER = [
     "cli",
+    "help",
     "stages",
     "report",
     "figures",
@@ -26,6 +27,7 @@ ORDER = [
     "costs",
     "resources",
     "memory",
+    "readiness",
     "plan",
     "shapes",
     "schema",
@@ -35,7 +37,9 @@ ORDER = [
     "hub",
     "generated",
     "compute",
+    "items",
     "settings",
+    "own_code",
     "config_errors",
     "paths",
     "credentials",

@@ -2,12 +2,16 @@
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from entropy_mechanism import cli, schema
+from entropy_mechanism import cli, help, schema
+
+ROOT = Path(__file__).parents[2]
 
 
 def commands(parser, before=()):
@@ -20,7 +24,7 @@ def commands(parser, before=()):
     return found
 
 
-STAGES = commands(cli._parser())
+STAGES = commands(cli.parser())
 
 
 def run(capsys, *argv):
@@ -53,9 +57,84 @@ def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage
     ],
 )
 def test_help_of_a_stage_names_its_outputs_and_inputs(capsys, stage):
-    _, text, _ = run(capsys, stage, "--help")
+    _, text, _ = run(capsys, *stage.split(), "--help")
     assert re.search(r"output: |--outputs ", text)
     assert re.search(r"input: |--(frames|grades|items) ", text)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_of_a_stage_shows_an_example_that_its_parser_takes(capsys, stage):
+    _, text, _ = run(capsys, *stage.split(), "--help")
+    shown = text.partition("example:\n")[2]
+    command = shlex.split(shown.replace("\\\n", " "))
+    assert " ".join(command).startswith(f"entropy-mechanism {stage}")
+    assert cli.parser().parse_args(command[1:])
+    assert all(len(line) <= 100 for line in shown.splitlines())
+
+
+def test_there_is_an_example_of_every_stage_and_of_nothing_else():
+    assert set(help.EXAMPLES) == set(STAGES)
+
+
+def test_help_shows_defaults_where_there_are_any(capsys):
+    _, text, _ = run(capsys, "grade", "--help")
+    assert "(default: strict)" in text
+    assert "(default: None)" not in text
+    _, text, _ = run(capsys, "train", "--help")
+    assert "None" not in text
+    assert "--deadline-seconds SECONDS" in text
+
+
+def test_help_says_what_exit_statuses_mean(capsys):
+    _, text, _ = run(capsys, "--help")
+    documented = (ROOT / "docs/architecture.md").read_text()
+    for status, word in {"0": "done", "1": "failed", "2": "usage", "75": "checkpoint"}.items():
+        assert re.search(rf"^  {status} .*{word}", text, re.MULTILINE)
+        assert re.search(rf"^\| {status} \| .*{word}", documented, re.MULTILINE)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_every_stage(capsys, shell):
+    status, text, _ = run(capsys, "completion", shell)
+    assert status == 0
+    assert all(stage in text for stage in STAGES)
+
+
+def test_bash_completes_stages_and_options(capsys, tmp_path):
+    script = tmp_path / "completion"
+    script.write_text(run(capsys, "completion", "bash")[1])
+    for words, expected in {
+        ("entropy-mechanism", "deco"): "decontaminate",
+        ("entropy-mechanism", "train", "--dead"): "--deadline-seconds",
+        ("entropy-mechanism", "grade", "--grader", "pa"): "paper",
+    }.items():
+        program = f"""
+source {script}
+COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; COMP_LINE="{" ".join(words)}"
+COMP_POINT=${{#COMP_LINE}}
+function=$(complete -p entropy-mechanism | sed -n 's/.*-F \\([^ ]*\\).*/\\1/p')
+$function entropy-mechanism {words[-1]} {words[-2]}
+printf '%s\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+        assert done.stdout.split() == [expected], done.stderr
+
+
+def test_a_full_disk_is_one_line_whichever_library_met_it(capsys, monkeypatch):
+    def fail(**arguments):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("unexpected pos 64 vs 0") from error
+
+    def fail_in_words(**arguments):
+        raise Exception("I/O error: No space left on device (os error 28)")
+
+    for failure in (fail, fail_in_words):
+        monkeypatch.setattr(cli, "_stage", lambda module, function, failure=failure: failure)
+        status, _, text = run(capsys, "audit", "--results", "here")
+        assert (status, text.count("\n")) == (1, 1)
+        assert text.startswith("error: no space left on the file system of here; free some")
 
 
 def test_help_lists_every_stage(capsys):

@@ -130,7 +130,8 @@ def without_repetitions(problems: Iterable[Problem], dropped: Account, noted: Ac
 
     With another answer the text must differ in a sign or operator: another problem, kept and noted.
     """
-    kept, seen = [], defaultdict(set)
+    kept: list[Problem] = []
+    seen: defaultdict[str, set[str]] = defaultdict(set)
     for problem in problems:
         key, answer = loose_key(problem.problem), answer_key(problem.answer)
         if answer in seen[key]:

@@ -3,9 +3,13 @@
 Light to import: planning needs names and inputs only; `load` brings in matplotlib with the module asked for.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+
+from ..config import FigureRuns
+from ..own_code import module as own_module
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,8 @@ class Entry:
 
     module: str
     inputs: tuple[str, ...]
+    sha256: str = ""
+    """Of a figure of the experiment's own, whose `module` is the path of a file."""
 
 
 FIGURES = {
@@ -48,9 +54,20 @@ TABLES = {
 }
 
 
+OWN: dict[str, Entry] = {}
+"""Figures that an experiment brings with it."""
+
+
+def adopt(figures: Mapping[str, FigureRuns]) -> None:
+    """Add the figures of an experiment's own to those that `entry` and `load` know."""
+    for name, figure in figures.items():
+        if figure.code:
+            OWN[name] = Entry(figure.code, tuple(figure.inputs or ()), figure.sha256 or "")
+
+
 def entry(name: str) -> Entry:
     """The entry of a figure or table. Raises KeyError that lists the known names."""
-    known = FIGURES | TABLES
+    known = FIGURES | TABLES | OWN
     if name not in known:
         raise KeyError(f"no figure or table named {name!r}; there are {', '.join(known)}")
     return known[name]
@@ -58,4 +75,7 @@ def entry(name: str) -> Entry:
 
 def load(name: str) -> ModuleType:
     """Import a figure's module (INPUTS, TITLE, CAPTION, data, draw) or a table's (…, table, display, markdown)."""
-    return import_module(f"{__package__}.{entry(name).module}")
+    found = entry(name)
+    return (
+        own_module(found.module, found.sha256) if found.sha256 else import_module(f"{__package__}.{found.module}")
+    )

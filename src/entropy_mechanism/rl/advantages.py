@@ -1,9 +1,10 @@
-"""From rewards to an advantage for every response token."""
+"""From rewards to an advantage for every response token; docs/extending.md adds estimators of one's own."""
 
 from collections.abc import Callable
 
 import torch
 
+from entropy_mechanism import own_code
 from entropy_mechanism.config import Advantage
 
 
@@ -47,6 +48,26 @@ def reinforce_plus_plus_baseline(
     return _normalised(_centred(rewards_PG, "REINFORCE++-baseline").flatten()[sequence_N], settings)
 
 
+def own(rewards_PG: torch.Tensor, sequence_N: torch.Tensor, settings: Advantage) -> torch.Tensor:
+    """What the experiment's own function gives, without gradient; shape [N].
+
+    Raises ValueError unless that is a finite advantage for every token.
+    """
+    function = own_code.function(settings.code or "", settings.sha256 or "")
+    advantage = function(rewards_PG, sequence_N, **(settings.options or {}))
+    if not isinstance(advantage, torch.Tensor) or advantage.shape != sequence_N.shape:
+        found = (
+            f"shape {list(advantage.shape)}" if isinstance(advantage, torch.Tensor) else type(advantage).__name__
+        )
+        raise ValueError(
+            f"{settings.code} returned {found}; an estimator returns the advantage of each of the "
+            f"{len(sequence_N)} tokens, such as values_P.repeat_interleave(G)[sequence_N]"
+        )
+    if not advantage.isfinite().all():
+        raise ValueError(f"{settings.code} returned an advantage that is not finite")
+    return advantage.detach().to(rewards_PG)
+
+
 def _centred(rewards_PG: torch.Tensor, name: str) -> torch.Tensor:
     if rewards_PG.shape[1] < 2:
         raise ValueError(f"{name} compares the responses of a prompt with one another: a group needs two or more")
@@ -69,5 +90,6 @@ ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor, Advantage], torch.Te
     "rloo": rloo,
     "reinforce++": reinforce_plus_plus,
     "reinforce++-baseline": reinforce_plus_plus_baseline,
+    "own": own,
 }
 """Estimator name -> function of (rewards [P, G], response of each token [N], settings) -> advantages [N]."""

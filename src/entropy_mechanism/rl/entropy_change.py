@@ -1,6 +1,7 @@
 """How a step's updates change the entropy after the same prefixes, beside Lemma 1 of arXiv 2505.22617."""
 
 import torch
+from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Training
 from entropy_mechanism.rl.batch import Sequences, sequence_means
@@ -47,7 +48,9 @@ class EntropyChange:
         head_VD = self.head_VD.to(policy.ranks.device)
         for rows, before_nD in self.parts:
 
-            def change(model, part, before_nD=before_nD):
+            def change(
+                model: PreTrainedModel, part: Sequences, before_nD: torch.Tensor = before_nD
+            ) -> torch.Tensor:
                 after_nD = response_states(model, part)
                 weight_VD = model.get_output_embeddings().weight
                 before_nD = before_nD.to(after_nD.device)

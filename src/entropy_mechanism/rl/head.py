@@ -5,6 +5,8 @@ the gradient takes the place of the logits. Peak memory is two chunks of logits 
 Shape suffixes: N tokens, n tokens of a chunk, V vocabulary, D width.
 """
 
+from typing import Any
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -70,7 +72,15 @@ def _chunk_entropy_change(before_nV: torch.Tensor, after_nV: torch.Tensor, targe
 
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, target_N, temperature, chunk, entropy_gradient):
+    def forward(
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        target_N: torch.Tensor,
+        temperature: float,
+        chunk: int,
+        entropy_gradient: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight = weight_VD.to(hidden_ND.dtype)
             parts = [
@@ -89,7 +99,9 @@ class _ChunkedHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, logprob_gradient_N, entropy_gradient_N):
+    def backward(
+        ctx: Any, logprob_gradient_N: torch.Tensor | None, entropy_gradient_N: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
         hidden_ND, weight_VD, target_N, *saved = ctx.saved_tensors
         if logprob_gradient_N is None:
             logprob_gradient_N = torch.zeros_like(saved[0])

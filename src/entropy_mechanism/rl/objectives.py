@@ -1,14 +1,18 @@
 """Per-token losses. Pure: the weights of the mean are applied by the caller, never here.
 
-Adding one is a settings class in `methods.py`, a function here and a line in `OBJECTIVES`.
+Adding one is a function in a file of one's own that the experiment names (docs/extending.md); one of the project's
+is a settings class in `methods.py`, a function here and a line in `OBJECTIVES`.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from entropy_mechanism.config import Cispo, ClipCov, Clipping, Gspo, KlCov, PolicyGradient
+from entropy_mechanism import own_code
+from entropy_mechanism.config import Cispo, ClipCov, Clipping, Gspo, KlCov, OwnObjective, PolicyGradient
 from entropy_mechanism.rl.batch import sequence_means
 
 REFERENCE_KL_CLAMP = 10.0
@@ -30,6 +34,8 @@ class Tokens:
     """Response that each token belongs to, counted from 0."""
     full_kl: torch.Tensor | None = None
     """KL(old || new) over the vocabulary at selected tokens, 0 elsewhere, with gradient: KL-Cov's `full`."""
+    covariance: torch.Tensor | None = None
+    """Eq. 10 over the tokens of the whole update, float64, no gradient; for own objectives that take it."""
 
     def log_ratio(self, clamp: float | None = None) -> torch.Tensor:
         """log rho = log pi_theta - log pi_old, within +-`clamp` if given."""
@@ -99,6 +105,26 @@ def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
     return ppo_clip(tokens, settings) + settings.coefficient * penalty
 
 
+def takes_covariance(settings: object) -> bool:
+    """Whether an objective is a function of one's own that wants `Tokens.covariance`."""
+    if not isinstance(settings, OwnObjective):
+        return False
+    return own_code.COVARIANCE in inspect.signature(own_code.function(settings.code, settings.sha256)).parameters
+
+
+def own(tokens: Tokens, settings: OwnObjective) -> torch.Tensor:
+    """What the experiment's own function gives. Raises ValueError unless that is a loss for every token."""
+    given = {own_code.COVARIANCE: tokens.covariance} if takes_covariance(settings) else {}
+    loss = own_code.function(settings.code, settings.sha256)(tokens, **given, **settings.options)
+    if not isinstance(loss, torch.Tensor) or loss.shape != tokens.logprob.shape:
+        found = f"shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ValueError(
+            f"{settings.code} returned {found}; an objective returns the loss of each of the "
+            f"{len(tokens.logprob)} tokens, and the mean is taken elsewhere"
+        )
+    return loss
+
+
 def kl_estimate(log_ratio: torch.Tensor, estimator: str) -> torch.Tensor:
     """Estimates per token of KL(p || q), given log_ratio = log q - log p of tokens drawn from p.
 
@@ -131,13 +157,14 @@ def _surrogate(ratio: torch.Tensor, advantage: torch.Tensor, settings: Clipping)
     return torch.where(advantage < 0, torch.minimum(loss, -settings.dual_clip * advantage), loss)
 
 
-OBJECTIVES: dict[str, Callable[[Tokens, object], torch.Tensor]] = {
+OBJECTIVES: dict[str, Callable[[Tokens, Any], torch.Tensor]] = {
     "policy-gradient": policy_gradient,
     "ppo-clip": ppo_clip,
     "cispo": cispo,
     "gspo": gspo,
     "clip-cov": clip_cov,
     "kl-cov": kl_cov,
+    "own": own,
 }
 """Objective name -> function of (tokens, settings) -> loss [N]."""
 

@@ -81,6 +81,9 @@ def update(
     ahead = len(parts) > 1 or _wants_full_kl(settings)
     if chosen_N is None and isinstance(settings, Selection) and settings.scope == "minibatch" and ahead:
         chosen_N = _select_ahead(policy, batch, config, generator)
+    covariance_N = None
+    if len(parts) > 1 and objectives.takes_covariance(settings):
+        covariance_N = token_covariance(_measure(policy, batch, config), batch.advantage_N)
     optimizer.zero_grad(set_to_none=True)
     seen = _Seen(batch)
     sums: dict[str, float] = defaultdict(float)
@@ -90,7 +93,9 @@ def update(
             generator = torch.Generator().manual_seed(sample_seed("selection", *seed, index))
         last = turn + 1 == len(mine)
         old_here = None if first else old_policy
-        loss, tokens = _read_micro_batch(policy, batch, rows, config, chosen_N, generator, first, last, old_here)
+        loss, tokens = _read_micro_batch(
+            policy, batch, rows, config, chosen_N, covariance_N, generator, first, last, old_here
+        )
         policy.backward(loss["policy/loss"])
         for name, value in loss.items():
             sums[name] += value.item()
@@ -137,12 +142,16 @@ def _read_micro_batch(
     rows: Sequence[int],
     config: RunConfig,
     chosen_N: torch.Tensor | None,
+    covariance_N: torch.Tensor | None,
     generator: torch.Generator,
     first: bool,
     last: bool,
     old_policy: Policy | None,
 ) -> tuple[dict[str, torch.Tensor], Tokens]:
-    """Loss terms of some rows of the batch and what the loss saw; it selects tokens itself without `chosen_N`."""
+    """Loss terms of some rows of the batch and what the loss saw.
+
+    It selects tokens itself without `chosen_N`, and takes them for the whole update without `covariance_N`.
+    """
     settings, training, part = config.objective, config.training, batch.rows(rows)
     reading = (part.sequences, training.temperature, training.logprob_chunk)
     penalised_n = old_nV = None
@@ -166,7 +175,13 @@ def _read_micro_batch(
         )
         full_kl = full_kl.index_put((penalised_n.to(full_kl.device),), kl_n)
     sequence = part.sequences.sequence_N.to(logprob.device)
-    tokens = Tokens(logprob, old, advantage, selected, sequence, full_kl)
+    covariance = None
+    if objectives.takes_covariance(settings):
+        if covariance_N is None:
+            covariance = token_covariance(logprob, advantage)
+        else:
+            covariance = covariance_N[batch.sequences.token_index(rows)].to(logprob.device)
+    tokens = Tokens(logprob, old, advantage, selected, sequence, full_kl, covariance)
     weights = token_weights(part.sequences, batch.sequences, config.aggregation, training.max_response)
     weights = weights.to(logprob.device) * _denominator_factor(scope_N, settings)
     return _loss_terms(tokens, statistics.entropy_N, part, weights, config), tokens
@@ -265,13 +280,18 @@ def _select_ahead(policy: Policy, batch: MiniBatch, config: RunConfig, generator
 
     With `policy: old` that pass serves Clip-Cov alone, which leaves out tokens that PPO clips.
     """
-    training, settings = config.training, config.objective
-    current = batch.old_logprob_N
+    settings, current = config.objective, batch.old_logprob_N
     if settings.policy == "current" or isinstance(settings, ClipCov):
-        current = policy.measure(
-            batch.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
-        ).logprob_N
+        current = _measure(policy, batch, config)
     return select(current, batch.old_logprob_N, batch.advantage_N, settings, generator)
+
+
+def _measure(policy: Policy, batch: MiniBatch, config: RunConfig) -> torch.Tensor:
+    """log pi of the N tokens under the policy as it is; no gradient."""
+    training = config.training
+    return policy.measure(
+        batch.sequences, training.temperature, training.logprob_chunk, training.micro_batch_tokens
+    ).logprob_N
 
 
 def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:

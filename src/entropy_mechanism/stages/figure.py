@@ -2,18 +2,29 @@
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
-from entropy_mechanism import files, tracking
+from entropy_mechanism import files, own_code, tracking
 from entropy_mechanism.figures import registry, style
 
 
-def figure(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
-    """Draw a figure: pdf, png, svg, csv (what is drawn) and json (title, caption, runs), in this order."""
+def figure(
+    name: str,
+    frames: list[str],
+    outputs: list[str],
+    results: Path,
+    code: str | None = None,
+    sha256: str | None = None,
+) -> None:
+    """Draw a figure: pdf, png, svg, csv (what is drawn) and json (title, caption, runs), in this order.
+
+    `code` is the file of a figure of one's own, which must have the digest `sha256` where that is given.
+    """
     paths = [Path(path) for path in outputs]
     with tracking.stage("figure", name, results=results, inputs=frames, outputs=paths):
-        module = registry.load(name)
+        module = own_code.module(code, sha256 or files.sha256(code)) if code else registry.load(name)
         tables = read_frames(frames)
         drawn = module.draw(tables)
         *pictures, csv, description = paths
@@ -45,7 +56,7 @@ def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
 
 
 def _describe(
-    name: str, module: object, tables: dict[str, pd.DataFrame], frames: list[str], folder: Path
+    name: str, module: ModuleType, tables: dict[str, pd.DataFrame], frames: list[str], folder: Path
 ) -> dict[str, object]:
     """What a reader of the figure needs to know; the digests tell whether it is older than its inputs.
 

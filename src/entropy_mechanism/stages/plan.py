@@ -6,7 +6,15 @@ from functools import cached_property
 from pathlib import Path
 
 from entropy_mechanism import costs
-from entropy_mechanism.config import HubModel, HubSet, RunConfig, TinyModel, load_experiment, read_run_config
+from entropy_mechanism.config import (
+    FileSet,
+    HubModel,
+    HubSet,
+    RunConfig,
+    TinyModel,
+    load_experiment,
+    read_run_config,
+)
 from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.costs import Cost, Scale
 from entropy_mechanism.figures import registry
@@ -30,6 +38,7 @@ def print_plan(
     Raises ValueError when a run needs more devices than there are.
     """
     plan = Plan(load_experiment(experiment))
+    registry.adopt(plan.experiment.figures)
     bill = Bill(plan, gpu, _scale(plan, calibrate, gpu) if calibrate else Scale())
     name = experiment.stem
     print("\n".join(bill.markdown(name) if markdown else bill.report(name, gpus)))
@@ -213,6 +222,7 @@ def _order(item: str) -> tuple[bool, str]:
 
 def _problems(plan: Plan, name: str) -> int:
     """Problems of a data set, before any is left out."""
+    from entropy_mechanism.data.own import read_rows
     from entropy_mechanism.data.sources import SOURCES
 
     total = 0
@@ -221,6 +231,8 @@ def _problems(plan: Plan, name: str) -> int:
         if isinstance(settings, HubSet):
             rows = _PARTS.get(settings.source, SOURCES[settings.source].rows[-1])
             total += min(rows, settings.limit or rows)
+        elif isinstance(settings, FileSet):
+            total += len(read_rows(Path(settings.path)))
         else:
             total += settings.problems
     return total

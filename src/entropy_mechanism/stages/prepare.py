@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import ArithmeticSet, HubSet, JoinedSet, ProgramSet, chosen, load_experiment
+from entropy_mechanism.config import ArithmeticSet, FileSet, HubSet, JoinedSet, ProgramSet, chosen, load_experiment
 from entropy_mechanism.data.problems import Problem, from_frame, to_frame
 
 
@@ -45,14 +45,22 @@ def _joined(settings: JoinedSet, files: list[Path]) -> tuple[list[Problem], dict
     }
 
 
-def _problems(settings: ArithmeticSet | ProgramSet | HubSet, name: str) -> tuple[list[Problem], dict[str, Any]]:
+def _problems(
+    settings: ArithmeticSet | ProgramSet | HubSet | FileSet, name: str
+) -> tuple[list[Problem], dict[str, Any]]:
     """The problems, and what there is to say about where they come from."""
     if isinstance(settings, HubSet):
         from entropy_mechanism.data.published import read_published
 
         return read_published(settings)
+    if isinstance(settings, FileSet):
+        from entropy_mechanism.data.own import read_own
+
+        return read_own(settings, name)
     from entropy_mechanism.data import arithmetic, programs
 
-    generate = arithmetic.generate if isinstance(settings, ArithmeticSet) else programs.generate
-    problems = generate(settings, source=name)
+    if isinstance(settings, ArithmeticSet):
+        problems = arithmetic.generate(settings, source=name)
+    else:
+        problems = programs.generate(settings, source=name)
     return problems, {"source": name, "kept": len(problems), "dropped": {}}

@@ -41,6 +41,7 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
     """
     name = output.parent.parent.name
     plan, paths = Plan(load_experiment(experiment)), Paths(output.parent.parent.parent, name)
+    registry.adopt(plan.experiment.figures)
     frames = inputs.frames(plan, paths)
     items = [Path(path) for path in inputs.descriptions(plan, paths)]
     made = [path for path in items if path.is_file()]
@@ -87,7 +88,7 @@ class _Item:
         self.path = description
         self.name = description.stem
         self.description: dict[str, Any] = files.read_json(description) if description.is_file() else {}
-        self.is_figure = self.name in registry.FIGURES
+        self.is_figure = self.name not in registry.TABLES
         self.page_folder = page_folder
         self.read = read
 

@@ -138,7 +138,9 @@ def fewest_seeds(rows: pd.DataFrame) -> int:
     return int(rows.groupby(keys, dropna=False)["seed"].nunique().min()) if len(rows) else 0
 
 
-def mean(rows: pd.DataFrame, values: pd.Series | str, noun: str = "run", within: tuple[str, str] | None = None):
+def mean(
+    rows: pd.DataFrame, values: pd.Series | str, noun: str = "run", within: tuple[str, str] | None = None
+) -> Estimate:
     """Mean over runs with Student's interval.
 
     A single run takes the interval that its analysis made, from the columns `within`, if there is one.
