@@ -26,6 +26,10 @@ def run(capsys, *argv):
     return code or 0, captured.out, captured.err
 
 
+NO_FILES = "track|audit|schema|render|memory|plan|tabular|completion"
+"""Stages that are told of no file."""
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage):
     status, text, _ = run(capsys, stage, "--help")
@@ -36,9 +40,7 @@ def test_help_of_a_stage_says_what_it_does_and_what_each_option_is(capsys, stage
         assert all(option in text for option in action.option_strings)
 
 
-@pytest.mark.parametrize(
-    "stage", [name for name in STAGES if not re.match(r"track|audit|schema|render|memory|plan|tabular", name)]
-)
+@pytest.mark.parametrize("stage", [name for name in STAGES if not re.match(NO_FILES, name)])
 def test_help_of_a_stage_names_its_outputs_and_inputs(capsys, stage):
     _, text, _ = run(capsys, stage, "--help")
     assert re.search(r"output: |--outputs ", text)
