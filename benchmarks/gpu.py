@@ -54,7 +54,7 @@ def main() -> None:
                 print(rows[-1], flush=True)
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
     slower = min(other["seconds a step"] / own["seconds a step"] for own, other in pairs)
-    goals = [Goal("TRL's step on a GPU, times this project's, at least", slower, 1, "x", True)]
+    goals = [Goal("TRL's step on a GPU, times this project's", slower, 1, "x", True)]
     measure.write("gpu", options.results, began, {"": rows}, goals)
 
 

@@ -105,6 +105,7 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     }
     compute, both = variants[asked["variant"]], "entropy" in wanted
     compute(hidden[:2].detach(), weight[:64].detach(), target[:2] % 64, both, asked["chunk"])  # imports
+    measure.forget_peak()
     before, began = measure.resident_bytes(), time.perf_counter()
     with torch.set_grad_enabled(bool(wanted)):
         logprob, entropy = compute(hidden, weight, target, both, asked["chunk"])

@@ -99,7 +99,9 @@ def main() -> None:
         "apart (norm)": found["apart"],
         "apart / moved": found["apart_relative"],
     }
-    goals = [measure.Goal("same samples, same weights as TRL's: apart / moved", found["apart_relative"], 0.001, "")]
+    goals = [
+        measure.Goal("same samples, same weights as TRL's: apart / moved", found["apart_relative"], 0.001, "")
+    ]
     measure.write("same_work", options.results, began, {"": [row]}, goals)
     print(found)
 

@@ -116,14 +116,17 @@ def main() -> None:
             lengths.append(row(label, measured(step(model, context, 2, steps, warm), rate)))
             print(lengths[-1], flush=True)
         model, rate = sizes["1 M"]
+        context = 16 if options.quick else 256
         for prompts in batches:
-            label = {"parameters": "1 M", "context": 256, "sequences": prompts * SAMPLES}
-            asked = step(model, 16 if options.quick else 256, prompts, 1 if options.quick else 3, 1)
+            label = {"parameters": "1 M", "context": context, "sequences": prompts * SAMPLES}
+            asked = step(model, context, prompts, 1 if options.quick else 3, 1)
             batch_rows.append(row(label, measured(asked, rate)))
             print(batch_rows[-1], flush=True)
     everywhere = [*lengths, *batch_rows]
     goals = [
-        Goal("TRL's step, times this project's, at least", min(r["TRL / this"] for r in everywhere), 1, "x", True)
+        Goal(
+            "TRL's step, times this project's, everywhere", min(r["TRL / this"] for r in everywhere), 1, "x", True
+        )
     ]
     for name in dict.fromkeys(r["parameters"] for r in lengths):
         costs = [r["ms a token"] for r in lengths if r["parameters"] == name]

@@ -203,7 +203,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
         "reward": statistics.fmean(row["reward/mean"] for row in rows),
         "entropy": statistics.fmean(row["entropy/token_mean/before_filter"] for row in rows),
         "gradient_norm": statistics.fmean(row["policy/gradient_norm"] for row in rows),
-        "peak_gb": (_memory(run.compute.device, peak=True) - before) / 1e9,
+        "peak_gb": (_peak(run.compute.device) - before) / 1e9,
     }
 
 
@@ -234,7 +234,7 @@ def trl(work: dict[str, Any]) -> dict[str, Any]:
         "reward": statistics.fmean(entry["reward"] for entry in history),
         "entropy": statistics.fmean(entry["entropy"] for entry in history),
         "gradient_norm": statistics.fmean(entry["grad_norm"] for entry in history),
-        "peak_gb": (_memory(run.compute.device, peak=True) - before) / 1e9,
+        "peak_gb": (_peak(run.compute.device) - before) / 1e9,
     }
 
 
@@ -344,10 +344,17 @@ def _mean_prompt(questions: Sequence[Question]) -> float:
     return statistics.fmean(len(question.prompt_ids) for question in questions)
 
 
-def _memory(device: str | None, peak: bool = False) -> int:
+def _memory(device: str | None) -> int:
+    """Memory in use, from which on the peak is counted."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
-    return measure.peak_bytes() if peak else measure.resident_bytes()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    measure.forget_peak()
+    return measure.resident_bytes()
+
+
+def _peak(device: str | None) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else measure.peak_bytes()
 
 
 if __name__ == "__main__":
