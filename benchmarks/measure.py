@@ -120,16 +120,18 @@ def _status(key: str) -> int:
     return int(lines[key].split()[0]) * 1024
 
 
-def wall_seconds(
-    command: Sequence[str | Path], times: int = 1, environment: dict[str, str] | None = None
-) -> float:
-    """Median wall time of a command, run in the repository. Raises RuntimeError when it fails."""
+def wall_seconds(command: Sequence[str | Path], times: int = 1, limit: float | None = None) -> float:
+    """Median wall time of a command, run in the repository; `limit` when it was stopped there.
+
+    Raises RuntimeError when the command fails.
+    """
     taken = []
     for _ in range(times):
         began = time.perf_counter()
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=os.environ | (environment or {}), capture_output=True, text=True
-        )
+        try:
+            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return limit
         taken.append(time.perf_counter() - began)
         if done.returncode:
             words = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
