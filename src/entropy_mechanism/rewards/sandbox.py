@@ -12,13 +12,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -310,9 +310,14 @@ def _environment(isolated: bool) -> dict[str, str]:
     return common | ({} if isolated else {"PATH": os.defpath})
 
 
+def _libraries() -> str:
+    """Where the installed packages are: an environment beside another one, as Slurm's, has them in that one."""
+    return str(Path(find_spec("pytest").origin).parents[1])
+
+
 def _server(control: int, isolated: bool) -> list[str]:
     """The command of the server. It finds the project's package and the environment's libraries by path."""
-    paths = ["/project", "/libraries"] if isolated else [str(_PACKAGE.parent), sysconfig.get_path("purelib")]
+    paths = ["/project", "/libraries"] if isolated else [str(_PACKAGE.parent), _libraries()]
     start = (
         f"import sys; sys.path += {paths!r}; sys.argv = ['server', '{control}', "
         f"'{'isolated' if isolated else 'limited'}']; "
@@ -348,7 +353,7 @@ def _bubblewrap(control: int) -> list[str]:
             command += ["--perms", "0111", "--dir", str(parent)]
         command += ["--ro-bind", str(prefix), str(prefix)]
     command += ["--dir", "/project", "--ro-bind", str(_PACKAGE), f"/project/{_PACKAGE.name}"]
-    command += ["--ro-bind-try", sysconfig.get_path("purelib"), "/libraries"]
+    command += ["--ro-bind-try", _libraries(), "/libraries"]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     command += ["--ro-bind-try", "/etc/localtime", "/etc/localtime", "--dir", "/dev", "--dir", "/tmp"]
     for device in ("null", "zero", "urandom", "random"):

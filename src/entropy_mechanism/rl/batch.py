@@ -103,9 +103,9 @@ class Sequences:
 
     def token_index(self, rows: Sequence[int]) -> torch.Tensor:
         """Where the n response tokens of the given rows stand among all N, int64 [n]."""
-        ends = self.response_lengths_B.cumsum(0).tolist()
-        parts = [torch.arange(ends[row] - len(self.responses[row]), ends[row]) for row in rows]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+        lengths_B = self.response_lengths_B
+        chosen = torch.tensor(rows, dtype=torch.long)
+        return spans((lengths_B.cumsum(0) - lengths_B)[chosen], lengths_B[chosen])
 
     def check(self, vocabulary: int) -> None:
         """Raise ValueError for a prompt without tokens or a token id outside 0 … `vocabulary` - 1."""
@@ -148,6 +148,12 @@ def _runs(lengths: Sequence[int], tokens: int) -> Iterator[slice]:
             start, longest = row, length
     if start < len(lengths):
         yield slice(start, len(lengths))
+
+
+def spans(starts_B: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    """start, start + 1, … of each of B spans, one after another; int64, as long as all of them together."""
+    offsets_B = lengths_B.cumsum(0) - lengths_B
+    return torch.arange(int(lengths_B.sum())) + (starts_B - offsets_B).repeat_interleave(lengths_B)
 
 
 def sequence_means(values_N: torch.Tensor, sequence_N: torch.Tensor, sequences: int) -> torch.Tensor:

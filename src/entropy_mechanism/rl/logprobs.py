@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from entropy_mechanism.rl.batch import Sequences
+from entropy_mechanism.rl.batch import Sequences, spans
 from entropy_mechanism.rl.head import head_statistics
 
 
@@ -75,14 +75,14 @@ def response_states(model: PreTrainedModel, sequences: Sequences, packing: bool 
 
 def _layout(sequences: Sequences, packing: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Token ids [B, L], or [1, L] packed with their positions [1, L]; and the flat places that predict, [N]."""
-    lengths = torch.tensor(sequences.lengths)
-    starts = lengths.cumsum(0) - lengths if packing else torch.arange(len(sequences)) * lengths.max()
-    ids = torch.zeros(int(lengths.sum() if packing else lengths.max() * len(sequences)), dtype=torch.long)
-    place, predicting = torch.zeros_like(ids), []
-    for start, prompt, response in zip(starts.tolist(), sequences.prompts, sequences.responses, strict=True):
-        stop = start + len(prompt) + len(response)
-        ids[start:stop] = torch.tensor(prompt + response)
-        place[start:stop] = torch.arange(stop - start)
-        predicting.append(torch.arange(start + len(prompt) - 1, stop - 1))
-    rows = 1 if packing else len(sequences)
-    return ids.view(rows, -1), place.view(rows, -1) if packing else None, torch.cat(predicting)
+    lengths, responses = torch.tensor(sequences.lengths), sequences.response_lengths_B
+    rows = [prompt + response for prompt, response in zip(sequences.prompts, sequences.responses, strict=True)]
+    if packing:
+        starts = lengths.cumsum(0) - lengths
+        ids = torch.tensor([[token for row in rows for token in row]])
+        place = spans(torch.zeros_like(lengths), lengths)[None]
+    else:
+        longest = int(lengths.max())
+        starts = torch.arange(len(sequences)) * longest
+        ids, place = torch.tensor([row + [0] * (longest - len(row)) for row in rows]), None
+    return ids, place, spans(starts + lengths - responses - 1, responses)

@@ -1,0 +1,144 @@
+"""How a step's cost grows with model, length and batch, against TRL and against the arithmetic floor.
+
+    python benchmarks/scaling.py
+
+Random Qwen2 models with a vocabulary of 4,096; a quarter of the context is prompt, the rest response, and no
+response ends early. Two prompts x 4 responses, 2 updates, in float32 on both cores. Costs of the batch are of the
+smallest model at context 256.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import measure
+from measure import Goal, Row
+
+VOCABULARY = 4096
+THREADS = 2
+# layers, width, heads, inner width; parameters in millions, the tied embedding included
+SIZES = {
+    "1 M": (2, 128, 2, 512),
+    "10 M": (5, 320, 5, 1280),
+    "50 M": (7, 640, 10, 2560),
+    "150 M": (11, 1024, 16, 2816),
+}
+# model, context, steps timed after how many others: the long ones need no warming up
+GRID = [
+    ("1 M", 64, 10, 2),
+    ("1 M", 256, 5, 1),
+    ("1 M", 1024, 2, 1),
+    ("10 M", 64, 5, 1),
+    ("10 M", 256, 3, 1),
+    ("10 M", 1024, 1, 1),
+    ("50 M", 64, 3, 1),
+    ("50 M", 256, 1, 1),
+    ("50 M", 1024, 1, 0),
+    ("150 M", 64, 2, 1),
+    ("150 M", 256, 1, 0),
+]
+BATCHES = (1, 4, 16, 64)
+"""Prompts, with 4 responses each."""
+SAMPLES = 4
+NAMES = {"ours": "this project", "trl": "TRL"}
+
+
+def step(model: Path, context: int, prompts: int, steps: int, warm: int, **more: Any) -> dict[str, Any]:
+    """A step of `prompts` prompts with SAMPLES responses each, of `context` tokens together with the prompt."""
+    training = {
+        "prompts": prompts,
+        "samples": SAMPLES,
+        "updates": 2 if prompts > 1 else 1,
+        "max_response": context - context // 4,
+        "steps": warm + steps,
+        "filter_groups": False,
+        "max_batches": 1,
+        "validate_every": 1_000_000,
+        "checkpoint_every": 1_000_000,
+        "record_tokens_every": 0,
+        "learning_rate": 1e-6,
+    }
+    asked = {"model": str(model), "prompt_tokens": context // 4, "training": training, "warm": warm}
+    asked["training"] |= more.pop("training", {})
+    return asked | more
+
+
+def measured(asked: dict[str, Any], rate: float, threads: int = THREADS) -> dict[str, dict[str, float]]:
+    """What both trainers take for a step, and what it takes at least."""
+    import floor
+
+    from entropy_mechanism.shapes import from_folder
+
+    training = asked["training"]
+    size = floor.Step(training["prompts"], training["samples"], asked["prompt_tokens"], training["max_response"])
+    least = sum(floor.step_flops(from_folder(Path(asked["model"])), size).values()) / rate
+    found = {}
+    for what in NAMES:
+        one = measure.run("trainer.py", asked | {"what": what}, threads)
+        if one["response_tokens"] != training["max_response"]:
+            raise ValueError(f"{what} wrote {one['response_tokens']} tokens, not {training['max_response']}")
+        found[what] = one | {"step": statistics.median(one["seconds"]), "tokens": size.tokens, "floor": least}
+    return found
+
+
+def row(label: dict[str, Any], found: dict[str, dict[str, float]]) -> Row:
+    """A line of the table."""
+    own, other = found["ours"], found["trl"]
+    return label | {
+        "seconds a step": own["step"],
+        "TRL": other["step"],
+        "TRL / this": other["step"] / own["step"],
+        "times the floor": own["step"] / own["floor"],
+        "ms a token": 1000 * own["step"] / own["tokens"],
+        "GB": own["peak_gb"],
+        "GB, TRL": other["peak_gb"],
+    }
+
+
+def main() -> None:
+    """Measure and write the JSON file."""
+    options, began = measure.options(__doc__), time.time()
+    grid, batches = ([("1 M", 16, 1, 1)], (1, 2)) if options.quick else (GRID, BATCHES)
+    sizes, lengths, batch_rows = {}, [], []
+    with tempfile.TemporaryDirectory() as folder:
+        from trainer import make_random
+
+        for name in dict.fromkeys(one[0] for one in grid):
+            layers, width, heads, inner = SIZES[name]
+            model = make_random(Path(folder) / name.replace(" ", ""), layers, width, heads, inner, VOCABULARY)
+            rate = measure.run("trainer.py", {"what": "rate", "width": width, "seconds": 1}, THREADS)["flops"]
+            sizes[name] = (model, rate)
+        for name, context, steps, warm in grid:
+            model, rate = sizes[name]
+            label = {"parameters": name, "context": context, "sequences": 2 * SAMPLES}
+            lengths.append(row(label, measured(step(model, context, 2, steps, warm), rate)))
+            print(lengths[-1], flush=True)
+        model, rate = sizes["1 M"]
+        context = 16 if options.quick else 256
+        for prompts in batches:
+            label = {"parameters": "1 M", "context": context, "sequences": prompts * SAMPLES}
+            asked = step(model, context, prompts, 1 if options.quick else 3, 1)
+            batch_rows.append(row(label, measured(asked, rate)))
+            print(batch_rows[-1], flush=True)
+    everywhere = [*lengths, *batch_rows]
+    goals = [
+        Goal(
+            "TRL's step, times this project's, everywhere", min(r["TRL / this"] for r in everywhere), 1, "x", True
+        )
+    ]
+    for name in dict.fromkeys(r["parameters"] for r in lengths):
+        costs = [r["ms a token"] for r in lengths if r["parameters"] == name]
+        if len(costs) > 1:
+            goals.append(
+                Goal(f"dearest token over cheapest as length grows, {name}", max(costs) / min(costs), 1.2, "x")
+            )
+    costs = [r["ms a token"] for r in batch_rows]
+    goals.append(Goal("dearest token over cheapest as the batch grows, 1 M", max(costs) / min(costs), 1.2, "x"))
+    tables: dict[str, list[Row]] = {"Model and length": lengths, "Batch": batch_rows}
+    measure.write("scaling", options.results, began, tables, goals)
+
+
+if __name__ == "__main__":
+    main()

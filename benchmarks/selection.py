@@ -1,0 +1,115 @@
+"""What Clip-Cov and KL-Cov add to a step: seconds in which tokens are selected, by scope and policy.
+
+    python benchmarks/selection.py
+
+The tiny experiment's step (rl_step.py) on one thread. Scope `minibatch` with the current policy reads an update of
+several micro-batches once more without gradient, to select over all of it: `pass ahead`, beside the time in which
+the same tokens are read for the old log-probabilities.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import measure
+from measure import Goal
+
+OBJECTIVES = {
+    "clip-cov": {"fraction": 0.02, "covariance_low": 1, "covariance_high": 15, "clip_low": 0.2, "clip_high": 0.2},
+    "kl-cov": {"fraction": 0.03, "coefficient": 2},
+}
+WAYS = {
+    "rollout, old": ("rollout", "old", 1),
+    "microbatch, current": ("microbatch", "current", 2),
+    "minibatch, old": ("minibatch", "old", 1),
+    "minibatch, old, two micro-batches": ("minibatch", "old", 2),
+    "minibatch, current": ("minibatch", "current", 1),
+    "minibatch, current, two micro-batches": ("minibatch", "current", 2),
+}
+"""Scope, policy, and micro-batches of an update."""
+MICRO_BATCHES = {1: 65_536, 2: 1400}
+"""`micro_batch_tokens` for that many, of 64 responses to an update; see `parts` of the findings."""
+
+
+def measured(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: a training with clocks around the selection and the pass ahead of it, in seconds a step."""
+    import trainer
+
+    from entropy_mechanism.rl import loop, update
+
+    seconds, parts, split = {"select": 0.0, "ahead": 0.0}, [], update._micro_batches
+
+    def clocked(name, function):
+        def timed(*given):
+            began = time.perf_counter()
+            found = function(*given)
+            seconds[name] += time.perf_counter() - began
+            return found
+
+        return timed
+
+    def counted(*given):
+        parts.append(len(found := split(*given)))
+        return found
+
+    loop.select = update.select = clocked("select", update.select)
+    update._select_ahead = clocked("ahead", update._select_ahead)
+    update._micro_batches = counted
+    found = trainer.ours(asked)
+    steps = asked["training"]["steps"]
+    return found | {"parts": statistics.fmean(parts)} | {name: spent / steps for name, spent in seconds.items()}
+
+
+def main() -> None:
+    """Measure every scope and write the JSON file."""
+    options, began = measure.options(__doc__), time.time()
+    rows, shares, passes = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        from rl_step import work
+        from trainer import make_tiny
+
+        model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else 200)
+        asked = work(model, options.quick)
+        for name, settings in OBJECTIVES.items():
+            for way, (scope, policy, parts) in WAYS.items():
+                objective = {"name": name, "scope": scope, "policy": policy} | settings
+                tokens = 200 if options.quick and parts == 2 else MICRO_BATCHES[parts]
+                training = asked["training"] | {"micro_batch_tokens": tokens}
+                found = measure.run("selection.py", asked | {"objective": objective, "training": training})
+                step, old = statistics.median(found["seconds"]), found["phases"]["logprob"]
+                # the selection itself is a part of what is done ahead
+                ahead = found["ahead"] - found["select"] if found["ahead"] else 0.0
+                ahead = ahead if ahead > 0.1 * old else 0.0  # KL-Cov by the old policy reads nothing
+                shares.append(found["select"] / step)
+                passes += [ahead / old] if ahead else []
+                rows.append(
+                    {
+                        "objective": name,
+                        "scope, policy": way,
+                        "micro-batches": found["parts"],
+                        "step, s": step,
+                        "selection, ms": 1000 * found["select"],
+                        "of a step": f"{found['select'] / step:.2%}",
+                        "pass ahead, ms": 1000 * ahead or None,
+                        "old log-probs, ms": 1000 * old,
+                    }
+                )
+                print(rows[-1], flush=True)
+    goals = [
+        Goal("selection, largest share", 100 * max(shares), 1, "% of a step"),
+        Goal("pass ahead of an exact selection, times that of the old log-probs", max(passes), 1.2, "x"),
+    ]
+    measure.write("selection", options.results, began, {"": rows}, goals)
+
+
+if __name__ == "__main__":
+    if measure.is_child():
+        import torch
+
+        asked = measure.settings()
+        torch.set_num_threads(asked["threads"])
+        measure.reply(measured(asked))
+    else:
+        main()
