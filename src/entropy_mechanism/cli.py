@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from entropy_mechanism import __version__, files
 from entropy_mechanism.config_errors import ConfigError
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="STAGE", required=True)
 
-    groups = {}
+    groups: dict[str, Any] = {}  # argparse has no public name for what adds commands
 
     def page(words: str, text: str) -> argparse.ArgumentParser:
         *group, name = words.split()

@@ -6,6 +6,7 @@ leave out its objective, or give a part of it.
 
 import ast
 import inspect
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -67,17 +68,15 @@ def _sections(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def help_texts(section: type[BaseModel]) -> dict[str, str]:
     """The string below each field, of a class and those it inherits from; made classes have another's."""
-    section = {TrainingOverride: Training}.get(section, section)
+    section = Training if section is TrainingOverride else section
     found: dict[str, str] = {}
     for base in reversed([base for base in section.__mro__ if issubclass(base, Strict)]):
-        (node,) = ast.parse(inspect.getsource(base)).body
-        for field, text in zip(node.body, node.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                found[field.target.id] = inspect.cleandoc(text.value.value)
+        for node in ast.walk(ast.parse(inspect.getsource(base))):
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            for field, text in itertools.pairwise(body):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                        found[name] = inspect.cleandoc(words)
     return found
 
 

@@ -223,7 +223,7 @@ def test_what_no_record_made_is_said_where_it_was_read(past):
     expected = {
         changed: ("e/data/x", "changed, by nothing that was recorded, after prepare x made it"),
         unknown: ("mine.csv", "no record made it: it was there before, or was made by hand or elsewhere"),
-        half: ("e/data/killed", "prepare killed, which was to make it, is KILLED"),
+        half: ("e/data/killed", "prepare killed, which was to, is KILLED"),
         copied: ("e/data/copy", "prepare x made the same content as e/data/x"),
         early: ("e/data/late", "prepare late made the same later"),
     }

@@ -197,7 +197,7 @@ def draw(frames: style.Frames) -> Figure:
         ),
         "slopes": (_draw_slopes, "First order, run by run"),
     }
-    for part, (panel, (draw_panel, title)) in zip(parts, shown.items(), strict=True):
+    for part, (panel, (draw_panel, title)) in zip(np.ravel(parts), shown.items(), strict=True):
         axes = part.subplots()
         rows = style.by(drawn, panel=panel)
         if rows.empty:

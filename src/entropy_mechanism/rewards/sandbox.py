@@ -312,7 +312,10 @@ def _environment(isolated: bool) -> dict[str, str]:
 
 def _libraries() -> str:
     """Where the installed packages are: an environment beside another one, as Slurm's, has them in that one."""
-    return str(Path(find_spec("pytest").origin).parents[1])
+    found = find_spec("pytest")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("pytest, with which programs are tested, is not installed")
+    return str(Path(found.origin).parents[1])
 
 
 def _server(control: int, isolated: bool) -> list[str]:

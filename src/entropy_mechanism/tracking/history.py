@@ -61,7 +61,7 @@ class History:
         """The last finished execution, before `reader` began, that left this content at this path."""
         made = self._made.get((file.base, file.path, file.sha256), [])
         before = made if reader is None else made[: bisect_left(made, _order(reader), key=_order)]
-        ended = (item for item in reversed(before) if reader is None or item.ended <= reader.started)
+        ended = (item for item in reversed(before) if reader is None or (item.ended or "") <= reader.started)
         return next(ended, before[-1] if before else None)
 
     def origins(self, record: Record) -> list[Link]:
@@ -72,7 +72,7 @@ class History:
     def uses(self, record: Record) -> list[Link]:
         """Who read what an execution made; last, without a record, what nobody read."""
         files = [*record.outputs, *record.artifacts] if record.status == FINISHED else []
-        links = []
+        links: list[tuple[File, Record | None, str]] = []
         for file in files:
             readers = self._readers(file, record)
             links += [(file, reader, "") for reader in readers] or [(file, None, "")]
@@ -108,8 +108,8 @@ class History:
             )
         if later := self._made.get(_key(file)):
             return f"no record made it before it was read; {title(later[0])} made the same later"
-        if last := self._unfinished.get((file.base, file.path)):
-            return f"no finished execution made it; {title(last)}, which was to make it, is {last.status}"
+        if unfinished := self._unfinished.get((file.base, file.path)):
+            return f"no finished execution made it; {title(unfinished)}, which was to, is {unfinished.status}"
         if others := [item for item in self._places.get(file.sha256, []) if item[0] != file.path]:
             path, record = others[-1]
             return f"no record made it here; {title(record)} made the same content as {path}"

@@ -180,7 +180,7 @@ def _bring_invocations(results: Path, store: Copies, runs: dict[str, Any], scrat
 
 def _sent(results: Path, records: list[Record], runs: dict[str, Any]) -> list[tuple[Record | Invocation, str]]:
     """Every record and invocation whose run is complete, with the run's id."""
-    items = {record.record_id: record for record in records}
+    items: dict[str, Record | Invocation] = {record.record_id: record for record in records}
     items |= {value.invocation: value for value in read_invocations(results)}
     return [
         (item, runs[name].info.run_id)
@@ -301,7 +301,7 @@ class _Outputs:
     def _moment(self, record: Record) -> int:
         """Modification time of what an execution made, ns since 1970: not before that of what it was made from."""
         if record.record_id not in self._moments:
-            ended = round(datetime.fromisoformat(record.ended).timestamp() * 1e6) * 1000
+            ended = round(datetime.fromisoformat(record.ended or record.started).timestamp() * 1e6) * 1000
             self._moments[record.record_id] = ended  # what asks meanwhile is a circle, which has no order
             inputs = [
                 self._made[path]

@@ -273,16 +273,16 @@ def _partitions(described: str, nodes: str) -> dict[str, Partition]:
     found = {}
     for line in described.splitlines():
         values = dict(part.split("=", 1) for part in line.split() if "=" in part)
-        if name := values.get("PartitionName"):
-            found[name] = Partition(
-                name,
+        if partition := values.get("PartitionName"):
+            found[partition] = Partition(
+                partition,
                 values.get("Default") == "YES",
                 values.get("State", "UP"),
                 minutes_of(values.get("MaxTime", "UNLIMITED")),
                 float(values["MaxNodes"]) if values.get("MaxNodes", "").isdigit() else math.inf,
                 _allowed(values.get("AllowAccounts", "ALL")),
                 _allowed(values.get("AllowQos", "ALL")),
-                tuple(groups.get(name, ())),
+                tuple(groups.get(partition, ())),
             )
     return found
 
@@ -292,7 +292,8 @@ def _allowed(names: str) -> frozenset[str] | None:
 
 
 def _number(text: str) -> int:
-    return int(re.match(r"\d+", text)[0]) if text[:1].isdigit() else 0
+    digits = re.match(r"\d+", text)
+    return int(digits[0]) if digits else 0
 
 
 def names(values: Iterable[str]) -> str:

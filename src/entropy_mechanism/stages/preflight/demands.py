@@ -44,7 +44,7 @@ def resources(profile: Mapping[str, Any], key: str, rule: str | None = None) -> 
     if isinstance(values, Mapping):
         found = values.get(rule, {}) if rule else values
         return dict(found or {})
-    pairs = [part.split("=", 1) for part in map(str, values) if "=" in part]
+    pairs = [(name, value) for name, sign, value in (str(part).partition("=") for part in values) if sign]
     if rule:
         pairs = [(name.split(":", 1)[1], value) for name, value in pairs if name.startswith(f"{rule}:")]
     return dict(pairs)

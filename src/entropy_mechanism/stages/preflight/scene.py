@@ -4,7 +4,7 @@ import getpass
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,7 @@ def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str])
     plan = Plan(load_experiment(path))
     paths = Paths(Path(site.results), path.stem)
     hub = os.environ.get("HF_ENDPOINT", HUB)
-    questions = {
+    questions: dict[str, Callable[[], Any]] = {
         "profile": partial(demands.read_profiles, profile),
         "results": partial(places.writable, paths.root),
         "free": partial(places.free, paths.root),

@@ -97,9 +97,12 @@ def hub(scene: Scene) -> Iterator[Finding]:
     if scene.hangs("results", "free for downloads"):
         return
     models = [model.id for model in scene.downloads if not _cached(model)]
-    data = scene.plan.experiment.data
-    sets = [name for name in scene.plan.data_sets if isinstance(data[name], HubSet) and not data[name].folder
-            and not Path(scene.paths.data(name)).exists()]  # fmt: skip
+    data = {name: scene.plan.experiment.data[name] for name in scene.plan.data_sets}
+    sets = [
+        name
+        for name, settings in data.items()
+        if isinstance(settings, HubSet) and not settings.folder and not Path(scene.paths.data(name)).exists()
+    ]
     if not models and not sets:
         return
     what = " and ".join(

@@ -98,9 +98,9 @@ def partitions(scene: Scene) -> Iterator[Finding]:
                 cure = f"SBATCH_PARTITION, or slurm_partition in the site's file; {listed}"
                 yield Finding("error", f"there is no partition '{name}'", cure)
     for need in scene.needs:
-        asked = known.asked(need)
-        if asked and all(one.state != "UP" for one in asked):
-            states = ", ".join(f"{one.name} is {one.state}" for one in asked)
+        partitions = known.asked(need)
+        if partitions and all(one.state != "UP" for one in partitions):
+            states = ", ".join(f"{one.name} is {one.state}" for one in partitions)
             yield Finding(
                 "error", f"{need.what}: partition {states} and starts no jobs", f"choose another; {listed}"
             )
