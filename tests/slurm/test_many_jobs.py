@@ -7,7 +7,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,22 +22,18 @@ SEED = 20250522
 
 
 @pytest.fixture(scope="module")
-def finished(slurm):
-    """Names of many runs that are all in the store, so that a training is a job of seconds."""
+def many(slurm):
+    """Names of the runs of an experiment, and the options with which Snakemake resolves them, each in a job."""
     settings = yaml.safe_load((slurm.root / "config/experiments/smoke.yaml").read_text())
-    seeds = [*range(1000, 1001 + RUNS)]
+    seeds = [*range(1000, 1000 + RUNS)]
     settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": seeds}]
     settings["evaluation"].pop("compare_with")
     for name in ("figures", "tables"):
         settings.pop(name)
     (slurm.root / "many.yaml").write_text(yaml.safe_dump(settings))
-    trained, *others = [f"nano--train--grpo--s{seed}" for seed in seeds]
-    manifest = f"results/many/runs/{trained}/manifest.json"
-    slurm.snakemake("trained.log", *LOCAL, manifest, "--config", "experiment=many.yaml")
-    store = slurm.root / "results/store" / json.loads((slurm.root / manifest).read_text())["fingerprint"]
-    script = Path(__file__).with_name("finished_runs.py")
-    slurm.run(sys.executable, script, "many.yaml", "results", store)
-    return others
+    runs = [f"nano--train--grpo--s{seed}" for seed in seeds]
+    snakefile = Path(__file__).with_name("many.smk")
+    return runs, ("--snakefile", str(snakefile), "--config", f"runs={','.join(runs)}")
 
 
 class Killer(threading.Thread):
@@ -54,13 +49,13 @@ class Killer(threading.Thread):
         while len(self.killed) < self.kills:
             time.sleep(self.random.uniform(0, 2 * self.seconds))
             lines = self.slurm.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
-            jobs = dict(line.split(maxsplit=1) for line in lines if "rule_train_wildcards_" in line)
+            jobs = dict(line.split(maxsplit=1) for line in lines if "rule_resolve_wildcards_" in line)
             if running := sorted(jobs.keys() - self.killed.keys()):
                 job = self.random.choice(running)
                 way = self.random.choice(["scancel", "scancel --signal=KILL --full", "kill -9 one", "kill -9 all"])
                 if self.kill(job, way):
                     self.killed[job] = way
-                    self.runs.add(jobs[job].partition("rule_train_wildcards_")[2])
+                    self.runs.add(jobs[job].partition("rule_resolve_wildcards_")[2])
 
     def kill(self, job, way):
         """Whether there was something to kill."""
@@ -76,21 +71,13 @@ class Killer(threading.Thread):
         return bool(found)
 
 
-def records_of(slurm, runs):
-    """Status of every execution of a training, by run."""
-    found = collections.defaultdict(list)
-    for path in (slurm.root / "results/records/train").glob("*.json"):
-        record = json.loads(path.read_text())
-        if record["key"] in runs:
-            found[record["key"]].append(record["status"])
-    return found
-
-
-def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, finished):
+def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, many):
+    """Of a light stage, under the project's profile: plugin, retries and records, not trainings."""
+    runs, options = many
     killer = Killer(slurm, KILLS, 10)
     began = time.monotonic()
     log = "many.log"
-    process = slurm.begin(log, *SLURM, "training", "--config", "experiment=many.yaml")
+    process = slurm.begin(log, *SLURM, *options)
     killer.start()
     text = slurm.finish(process, log, 1300)
     print(
@@ -99,10 +86,10 @@ def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, finished
     assert len(killer.killed) == KILLS
 
     # Submissions: each has a number of its own; one for every job, and one for every job that failed.
-    submitted = re.findall(r"submitted with SLURM jobid (\d+) \(log: .*/rule_train/([^/]+)/", text)
+    submitted = re.findall(r"submitted with SLURM jobid (\d+) \(log: .*/rule_resolve/([^/]+)/", text)
     assert len({job for job, _ in submitted}) == len(submitted)
     by_run = collections.Counter(run for _, run in submitted)
-    assert by_run.keys() == set(finished)
+    assert by_run.keys() == set(runs)
     again = text.count("Trying to restart job")
     assert len(submitted) == RUNS + again
     # A job that was about to end when it was killed may have ended well; no other one fails.
@@ -111,21 +98,24 @@ def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, finished
     assert {job for job, _ in submitted} >= killer.killed.keys()
 
     # Completions: every run has its outputs, and was executed once unless it was killed.
-    for run in finished:
+    records = collections.defaultdict(list)
+    for path in (slurm.root / "results/records/resolve").glob("*.json"):
+        record = json.loads(path.read_text())
+        records[record["key"]].append(record["status"])
+    for run in runs:
         folder = slurm.root / "results/many/runs" / run
-        manifest = json.loads((folder / "manifest.json").read_text())
-        assert manifest["run"] == run
-        assert (folder / "metrics.parquet").stat().st_size
-        assert {path.name for path in folder.iterdir()} == {"manifest.json", "metrics.parquet", "run.yaml"}
-    records = records_of(slurm, set(finished))
-    for run in finished:
-        assert records[run].count("FINISHED") in ([1] if by_run[run] == 1 else [1, 2]), (run, records[run])
-        assert len(records[run]) <= by_run[run], run
+        assert yaml.safe_load((folder / "run.yaml").read_text())["run"] == run
+        assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+        if by_run[run] == 1:
+            assert records[run] == ["FINISHED"]
+        else:
+            assert "FINISHED" in records[run]
+            assert len(records[run]) <= by_run[run]
 
     # Leftovers: no job, no process, no lock, nothing incomplete, and nothing to be done.
     assert slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING") == ""
     assert not [pid for job, _ in submitted[-20:] for pid in slurm.processes(f"SLURM_JOB_ID={job}")]
     assert not list((slurm.root / ".snakemake/locks").iterdir())
     assert not list((slurm.root / ".snakemake/incomplete").iterdir())
-    rest = slurm.snakemake("rest.log", *LOCAL, "-n", "training", "--config", "experiment=many.yaml")
+    rest = slurm.snakemake("rest.log", *LOCAL, "-n", *options)
     assert "Nothing to be done" in rest
