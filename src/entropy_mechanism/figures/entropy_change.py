@@ -184,9 +184,8 @@ def draw(frames: style.Frames) -> Figure:
     slopes = style.by(drawn, panel="slopes")
     heights = [2.4, 2.1, 0.7 + 0.16 * max(1, len(slopes))]
     figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + sum(heights)))
-    parts = figure.subfigures(
-        3, 1, height_ratios=heights
-    )  # the last has wide labels, which the others need not share
+    # Apart, since the last has wide labels, which would make the others narrow.
+    parts = np.atleast_1d(np.asarray(figure.subfigures(3, 1, height_ratios=heights)))
     first = style.by(drawn, panel="split")["run"].iloc[0]
     model, _, method, _ = first.split("--")
     shown = {
@@ -197,7 +196,7 @@ def draw(frames: style.Frames) -> Figure:
         ),
         "slopes": (_draw_slopes, "First order, run by run"),
     }
-    for part, (panel, (draw_panel, title)) in zip(np.ravel(parts), shown.items(), strict=True):
+    for part, (panel, (draw_panel, title)) in zip(parts, shown.items(), strict=True):
         axes = part.subplots()
         rows = style.by(drawn, panel=panel)
         if rows.empty:
