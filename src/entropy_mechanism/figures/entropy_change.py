@@ -185,7 +185,7 @@ def draw(frames: style.Frames) -> Figure:
     heights = [2.4, 2.1, 0.7 + 0.16 * max(1, len(slopes))]
     figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + sum(heights)))
     # Apart, since the last has wide labels, which would make the others narrow.
-    parts = np.atleast_1d(np.asarray(figure.subfigures(3, 1, height_ratios=heights)))
+    parts = np.asarray(figure.subfigures(3, 1, height_ratios=heights))
     first = style.by(drawn, panel="split")["run"].iloc[0]
     model, _, method, _ = first.split("--")
     shown = {
