@@ -24,8 +24,9 @@ ARGS ?=
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
 
+# Two files at a time: a test is one thread, and the machine may have two cores.
 test: $(READY)
-	$(VENV)/bin/pytest $(ARGS)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 # The tests of the vLLM engine, with vLLM's CPU build in an environment of its own.
 test-vllm: $(VLLM_READY)
