@@ -103,7 +103,7 @@ def gave_up(job):
 
 
 # A job that has failed is submitted again when Snakemake asks it for its `restart_times`, and those of all jobs of
-# a rule are the same: there is no setting for one job. tests/pipeline/test_retries.py counts the attempts.
+# one rule are the same, with no setting for a single job. tests/pipeline/test_retries.py counts the attempts.
 if workflow.is_main_process:
     Job.restart_times = property(lambda job: 0 if gave_up(job) else job.rule.restart_times)
 
