@@ -141,12 +141,12 @@ def test_a_permanent_error_on_two_nodes_stops_further_attempts(two):
         ({"store": "elsewhere/store"}, "does not see the store of node 0"),
         ({"train_set": "validation.parquet"}, "it has to be the same file on all nodes"),
         ({"model": "elsewhere/manifest.json"}, "is missing, on node 0"),
-        ({"config": "torn.yaml"}, "torn.yaml:1: not valid YAML"),
+        ({"model": "torn.json"}, "torn.json is not a manifest"),
     ],
 )
 def test_a_node_that_sees_other_files_is_named_before_anything_starts(two, changes, expected):
-    name = f"unfit-{next(iter(changes))}"
-    (two.root / "torn.yaml").write_text("run: [")
+    name = f"unfit-{Path(next(iter(changes.values()))).stem}"
+    (two.root / "torn.json").write_text("{}")
     processes = begin(two, name, **changes)
     began = time.monotonic()
     assert finish(*processes) == 1

@@ -1,5 +1,6 @@
 """A copy of the repository and a Slurm cluster of two nodes on this machine, for the tests of the cluster."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -46,6 +47,11 @@ class Loopback:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         self.run(TOOLS / "down", self.cluster)
+        # Slurm's own ways to find the processes of a job (here linuxproc) lose those whose parents were killed.
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"PATH={self.cluster}/bin:".encode() in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
 
     def run(self, *command: object) -> str:
         """Output of a command that has to succeed."""
