@@ -64,7 +64,7 @@ def sample(
         for name, target in targets.items():
             cached = store / "samples" / f"{responder.fingerprint(name)}.parquet"
             if cached.is_file():
-                record.inputs_also(cached)
+                record.found(cached)
             else:
                 files.write_parquet(cached, responder.answer(name))
                 record.artifact(cached)

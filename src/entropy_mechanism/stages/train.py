@@ -112,7 +112,7 @@ def train(
                         )
             # What stands in the store belongs to the execution that trained; another one has it from there.
             for part, digests in _final_state(folder).items():
-                (record.inputs_also if found else record.artifact)(part, digests)
+                (record.found if found else record.artifact)(part, digests)
             _write_outputs(run, fingerprint, folder, metrics, output)
     return 0
 
