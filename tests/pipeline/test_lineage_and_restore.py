@@ -211,7 +211,7 @@ def test_results_come_back_from_a_server_that_keeps_the_artifacts(smoke, server,
     for folder in (source / "records").iterdir():
         if folder.is_dir() and folder.name not in stages:
             shutil.rmtree(folder)
-    sent = smoke.cli("track-sync", "--tracking-uri", server, "--results", str(source)).stdout
+    sent = smoke.cli("track", "sync", "--tracking-uri", server, "--results", str(source)).stdout
     assert ", 0 pending" in sent
     target = tmp_path / "target"
     said = smoke.cli("restore", "--tracking-uri", server, "--results", str(target)).stdout
@@ -228,4 +228,6 @@ def test_results_come_back_from_a_server_that_keeps_the_artifacts(smoke, server,
     }
     assert files(target) == expected
     assert "restore: " in smoke.cli("restore", "--tracking-uri", server, "--results", str(target)).stdout
-    assert "0 records sent" in smoke.cli("track-sync", "--tracking-uri", server, "--results", str(target)).stdout
+    assert (
+        "0 records sent" in smoke.cli("track", "sync", "--tracking-uri", server, "--results", str(target)).stdout
+    )

@@ -265,6 +265,22 @@ def test_records_that_do_not_name_the_store_are_led_by_their_fingerprint(past):
     assert edges(found(past, trained)) == {(None, trained, None)}
 
 
+def test_a_training_killed_before_it_could_record_its_end_is_found_by_its_fingerprint(past):
+    """And so is one whose record, of an earlier version, does not name what it left in the store."""
+    final = {"store/f/done.json": "done"}
+    killed = past.stage("train", "r", status="KILLED", fingerprint="f")
+    hit = past.stage("train", "r", final, {"e/runs/r": "P"}, final, fingerprint="f")
+    later = past.stage("train", "r", final, {"o/runs/r": "P"}, fingerprint="f")
+    assert edges(found(past, later)) == {(None, later, None), (later, hit, None), (hit, killed, "went on from")}
+    old = past.stage("train", "s", outputs={"e/runs/s": "Q"}, fingerprint="g")
+    final = {"store/g/done.json": "done"}
+    hit = past.stage("train", "s", final, {"o/runs/s": "Q"}, final, fingerprint="g")
+    assert edges(found(past, hit)) == {
+        (None, hit, None),
+        (hit, old, "found in the store, where it was trained by"),
+    }
+
+
 def test_attempts_that_a_training_went_on_from_are_among_its_ancestors(past):
     killed = past.stage("train", "r", status="KILLED", fingerprint="f")
     past.stage("train", "other", status="KILLED", fingerprint="g")

@@ -384,7 +384,7 @@ def test_a_password_in_the_tracking_uri_is_named_and_not_repeated(tmp_path):
 def test_a_tracking_server_that_cannot_be_reached_is_a_warning(answer, tmp_path):
     line = the_problem(situation(tmp_path, tracking_uri="http://tracks:5000", answers={"tracking": answer}))
     assert line.startswith("warning: tracking_uri http://tracks:5000 cannot be reached")
-    assert "track-sync" in line
+    assert "track sync" in line
     assert problems(situation(tmp_path, tracking_uri="http://tracks:5000", answers={"tracking": None})) == []
 
 

@@ -213,6 +213,37 @@ def test_the_same_bytes_are_sent_once_for_each_execution(results, tmp_path):
     assert contents(tmp_path / "copy") == contents(results)
 
 
+def test_what_was_found_done_is_sent_by_whoever_made_it_or_found_it_unrecorded(results, tmp_path):
+    def attempt(fails=False):
+        """An execution that is killed after its work, finds it done, or does it."""
+        kept, output = results / "store/f/final", results / "e/runs/r"
+        with tracking.stage("train", "r", results=results, outputs=[output]) as record:
+            if kept.exists():
+                record.found(kept)
+            else:
+                write(kept / "weights", "w")
+                record.artifact(kept)
+            if fails:
+                raise SystemExit(75)
+            write(output, "r")
+
+    with pytest.raises(SystemExit):
+        attempt(fails=True)
+    attempt()
+    attempt()
+    killed, first, second = sorted(tracking_records(results), key=lambda record: record.started)
+    assert [len(record.artifacts) for record in (killed, first, second)] == [0, 1, 0]
+    assert [[file.path for file in record.inputs] for record in (first, second)] == [["store/f/final"]] * 2
+    tracking.sync(results)
+    assert len(list(results.glob("mlartifacts/*/artifacts/outputs/store/f/final/weights"))) == 1
+    assert restore(tmp_path / "copy", uri(results)).absent == ()
+    assert contents(tmp_path / "copy") == contents(results)
+
+
+def tracking_records(results):
+    return [tracking.read_record(path) for path in results.glob("records/*/*.json")]
+
+
 def test_a_file_replaced_before_it_was_sent_comes_from_an_execution_that_made_the_same(results, tmp_path):
     stage(results, "fit", "r", outputs={"e/analysis/law": b"1"})
     tracking.sync(results)

@@ -69,7 +69,7 @@ def sample(
             fingerprint = responder.fingerprint(name)
             cached = store / "samples" / f"{fingerprint}.parquet"
             if cached.is_file():
-                record.inputs_also(cached)
+                record.found(cached)
             else:
                 if source := shared.find(shared_store, fingerprint):
                     _copy(source / SHARED_NAME, cached)

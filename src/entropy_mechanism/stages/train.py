@@ -103,7 +103,7 @@ def train(
                         _train_here(run, fingerprint, inputs, folder, stop, lock, peers)
                 # What stands in the store belongs to the execution that brought it there; others find it.
                 for part, digests in _final_state(folder).items():
-                    (record.inputs_also if source == folder else record.artifact)(part, digests)
+                    (record.found if source == folder else record.artifact)(part, digests)
                 _write_outputs(run, fingerprint, folder, metrics, output)
                 if shared_run := shared.origin(folder):
                     record.param("taken_from", shared_run)

@@ -67,7 +67,9 @@ class History:
     def origins(self, record: Record) -> list[Link]:
         """Where each input of an execution came from, files of one maker together; then what it went on from."""
         links = _grouped(itertools.chain.from_iterable(self._sources(file, record) for file in record.inputs))
-        return links + self._continued(record)
+        if before := self._continued(record):
+            links = [link for link in links if link.record or not all(map(_in_store, link.files))]
+        return links + before
 
     def uses(self, record: Record) -> list[Link]:
         """Who read what an execution made; last, without a record, what nobody read."""
@@ -143,15 +145,16 @@ class History:
 
     def _continued(self, record: Record) -> list[Link]:
         """Attempts that an execution of `train` went on from, or the one whose run it found in the store."""
-        if not (fingerprint := _fingerprint(record)) or any(_in_store(file) for file in record.inputs):
+        found = [file for file in record.inputs if _in_store(file)]
+        if not (fingerprint := _fingerprint(record)) or any(self.maker(file, record) for file in found):
             return []
         attempts = self._attempts[fingerprint]
         earlier = attempts[: bisect_left(attempts, _order(record), key=_order)]
         finished = [item for item in earlier if item.status == FINISHED]
-        if finished and not any(_in_store(file) for file in record.artifacts):
-            return [Link((), finished[0], "found in the store, where it was trained by")]
+        if finished and (found or not any(_in_store(file) for file in record.artifacts)):
+            return [Link(tuple(found), finished[0], "found in the store, where it was trained by")]
         since = earlier[earlier.index(finished[-1]) + 1 :] if finished else earlier
-        return [Link((), item, "went on from") for item in since if item.status in (KILLED, FAILED)]
+        return [Link(tuple(found), item, "went on from") for item in since if item.status in (KILLED, FAILED)]
 
 
 def title(record: Record) -> str:

@@ -220,6 +220,24 @@ class StageRecord:
         """
         self._artifacts[Path(path)] = digests
 
+    def found(self, path: Path | str, digests: Mapping[str, str] | None = None) -> None:
+        """Name what this execution found done: an input, and an artifact too where nobody has recorded it.
+
+        The latter after an execution that was killed when it had made it, before it could record it.
+        """
+        self.inputs_also(path, digests)
+        if not self._is_recorded(self._record.inputs[-1]):
+            self.artifact(path, digests)
+
+    def _is_recorded(self, file: File) -> bool:
+        """Whether a finished execution of this stage has left the file with this content."""
+        for path in self.path.parent.glob("[!.]*.json"):
+            if file.sha256 in path.read_text(encoding="utf-8"):
+                record = read_record(path)
+                if record.status == FINISHED and file in (*record.outputs, *record.artifacts):
+                    return True
+        return False
+
     def inputs_also(self, path: Path | str, digests: Mapping[str, str] | None = None) -> None:
         """Name one more input, known only while the stage runs; `digests` as in `describe`."""
         self._update(inputs=(*self._record.inputs, describe(path, self.results, digests)))

@@ -88,7 +88,7 @@ def tracking(scene: Scene) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"tracking_uri {without_credentials(address)} cannot be reached ({answer})",
-            "nothing is lost: `entropy-mechanism track-sync` sends the records later",
+            "nothing is lost: `entropy-mechanism track sync` sends the records later",
         )
 
 
