@@ -33,9 +33,10 @@ def added(base, change):
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """The workspace after everything that the page says was done in it."""
-    from conftest import copy_repository
+    from conftest import Workspace
+    from repository import copy_repository
 
-    workspace = copy_repository(tmp_path_factory.mktemp("extending"))
+    workspace = Workspace(copy_repository(tmp_path_factory.mktemp("extending")))
     bin = Path(sys.executable).parent
     tools = workspace.root / "tools"
     tools.mkdir()

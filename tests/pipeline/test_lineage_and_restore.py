@@ -14,7 +14,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import copy_repository
+from conftest import Workspace
+from repository import copy_repository
 
 SMOKE = ("--config", "experiment=smoke", "results=elsewhere")
 """Restored results stand under another path than those that were sent."""
@@ -48,7 +49,7 @@ def files(results):
 @pytest.fixture(scope="module")
 def restored(smoke, tmp_path_factory):
     """Another copy of the repository, with the results that MLflow holds."""
-    workspace = copy_repository(tmp_path_factory.mktemp("restored"))
+    workspace = Workspace(copy_repository(tmp_path_factory.mktemp("restored")))
     uri = f"sqlite:///{smoke.results}/mlflow.db"
     said = workspace.cli("restore", "--tracking-uri", uri, "--results", "elsewhere").stdout
     assert re.search(
@@ -124,7 +125,7 @@ def test_touching_a_restored_data_set_plans_what_follows_and_nothing_else(restor
 
 
 def test_a_restored_run_is_a_hit_in_the_store_whose_lineage_leads_to_the_training(smoke, tmp_path):
-    workspace = copy_repository(tmp_path)
+    workspace = Workspace(copy_repository(tmp_path))
     uri = f"sqlite:///{smoke.results}/mlflow.db"
     command = ("restore", "--tracking-uri", uri, "--results", "elsewhere", "--workflow-experiment", "smoke")
     workspace.cli(*command)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, Workspace, copy_repository
+from conftest import Workspace
 from mlflow_server import Gate, Server
+from repository import REPOSITORY, copy_repository
 
 RUN = "nano--train--grpo--s1"
 STEPS = 210
@@ -23,7 +24,7 @@ USER, PASSWORD = f"user-{secrets.token_hex(6)}", f"password-{secrets.token_hex(6
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A copy of the repository with data and model of an experiment of one run."""
-    workspace = copy_repository(tmp_path_factory.mktemp("prepared") / "repository")
+    workspace = Workspace(copy_repository(tmp_path_factory.mktemp("prepared") / "repository"))
     experiment = yaml.safe_load((REPOSITORY / "config/experiments/smoke.yaml").read_text())
     experiment["runs"][0]["methods"] = ["grpo"]
     experiment["evaluation"]["compare_with"] = ["base"]
