@@ -127,7 +127,7 @@ def test_the_table_of_site_settings_is_complete():
     assert [name for name, _ in table] == list(Site.model_fields)
     site = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
     assert {name: default.strip("`") for name, default in table} == {
-        name: "null" if value is None else value for name, value in site.items()
+        name: "null" if value is None else str(value) for name, value in site.items()
     }
     experiments = (REPOSITORY / "config/experiments").glob("*.yaml")
     text = (REPOSITORY / "config/README.md").read_text()

@@ -174,7 +174,7 @@ def test_no_space_on_the_disk(small_disk, target):
         status, output = attempt(workspace, "models", elsewhere)
         assert status == 0, output
         assert attempt(workspace, "data", elsewhere)[0] == 0
-    filler = fill(workspace.results, 96 * 1024 if target == RUN else 20 * 1024)
+    filler = fill(workspace.results, 96 * 1024 if target == RUN else 32 * 1024)
     status, output = attempt(workspace, target, elsewhere)
     assert status == 1
     line = the_line(output)

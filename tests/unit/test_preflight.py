@@ -371,15 +371,6 @@ def test_too_little_disk_for_downloads_counts_models_that_were_not_fetched(tmp_p
     assert problems(situation(tmp_path, answers={"free": int(weights * 1.01), "free for downloads": 0})) == []
 
 
-def test_a_password_in_the_tracking_uri_is_named_and_not_repeated(tmp_path):
-    address = "https://me:secret@mlflow.example.org"
-    answers = {"tracking": OSError("refused")}
-    lines = problems(situation(tmp_path, tracking_uri=address, answers=answers))
-    assert len(lines) == 2
-    assert "MLFLOW_TRACKING_PASSWORD" in lines[0]
-    assert "secret" not in "".join(lines)
-
-
 @pytest.mark.parametrize("answer", [LATE, OSError("Connection refused")])
 def test_a_tracking_server_that_cannot_be_reached_is_a_warning(answer, tmp_path):
     line = the_problem(situation(tmp_path, tracking_uri="http://tracks:5000", answers={"tracking": answer}))

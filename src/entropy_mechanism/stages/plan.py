@@ -222,7 +222,6 @@ def _order(item: str) -> tuple[bool, str]:
 
 def _problems(plan: Plan, name: str) -> int:
     """Problems of a data set, before any is left out."""
-    from entropy_mechanism.data.own import read_rows
     from entropy_mechanism.data.sources import SOURCES
 
     total = 0
@@ -232,6 +231,8 @@ def _problems(plan: Plan, name: str) -> int:
             rows = _PARTS.get(settings.source, SOURCES[settings.source].rows[-1])
             total += min(rows, settings.limit or rows)
         elif isinstance(settings, FileSet):
+            from entropy_mechanism.data.own import read_rows
+
             total += len(read_rows(Path(settings.path)))
         else:
             total += settings.problems

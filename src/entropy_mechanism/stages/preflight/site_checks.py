@@ -2,7 +2,6 @@
 
 import os
 import sys
-import urllib.parse
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,6 @@ from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.preflight import places
 from entropy_mechanism.stages.preflight.cluster import LATE
 from entropy_mechanism.stages.preflight.scene import PATIENCE, Finding, Scene, hub_cache, shared_places
-from entropy_mechanism.tracking.records import without_credentials
 
 GB = 1e9
 
@@ -75,19 +73,12 @@ def room(scene: Scene) -> Iterator[Finding]:
 
 
 def tracking(scene: Scene) -> Iterator[Finding]:
-    """The tracking server can be reached, and no password stands in its address."""
-    address = scene.site.tracking_uri or ""
-    if urllib.parse.urlsplit(address).password is not None:
-        yield Finding(
-            "warning",
-            "tracking_uri holds a password, which others can read in command lines and logs",
-            "take it out, and export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-        )
+    """The tracking server can be reached."""
     answer = scene.answers.get("tracking")
     if answer is LATE or isinstance(answer, OSError):
         yield Finding(
             "warning",
-            f"tracking_uri {without_credentials(address)} cannot be reached ({answer})",
+            f"tracking_uri {scene.site.tracking_uri} cannot be reached ({answer})",
             "nothing is lost: `entropy-mechanism track sync` sends the records later",
         )
 
