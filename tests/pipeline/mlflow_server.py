@@ -1,6 +1,7 @@
 """A real MLflow server that can be killed and started again, and a gate before it that asks for a password."""
 
 import base64
+import hashlib
 import http.client
 import json
 import math
@@ -17,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-COPIED = (".json", ".csv", ".md", ".png", ".yaml", ".html")
 
 
 class Server:
@@ -72,7 +72,7 @@ class Server:
             return connection.execute(sql, values).fetchall()
 
     def assert_has_all(self, results: Path) -> None:
-        """Every record, point and small file of a results folder is here exactly once, and nothing else is."""
+        """Every record, point and file of a results folder is here exactly once, and nothing else is."""
         records = [json.loads(path.read_text()) for path in sorted(results.glob("records/*/*.json"), key=_name)]
         invocations = list(results.glob("records/invocation-*.json"))
         assert len(records) > 5
@@ -90,13 +90,23 @@ class Server:
             stored = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
             sent = json.loads(stored.pop("record.json").read_text())
             assert sent["record_id"] == record["record_id"]
+            for series in record["series"]:  # of a stage that has no series of its own elsewhere
+                stored.pop(Path(series["path"]).name, None)
             kept = {
-                f"outputs/{file['path']}": results / file["path"]
-                for file in record["outputs"]
-                if file["tree"] is None and file["size"] <= 2**20 and Path(file["path"]).suffix in COPIED
+                f"outputs/{path}": digest
+                for file in (*record["outputs"], *record["artifacts"])
+                for path, digest in _members(file).items()
             }
-            assert stored.keys() == kept.keys()
-            assert all(stored[name].read_bytes() == kept[name].read_bytes() for name in kept)
+            found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in stored.items()}
+            assert set(found.values()) == set(kept.values())  # the same bytes are there once
+            assert found.items() <= kept.items()
+
+
+def _members(file: dict) -> dict[str, str]:
+    """Path -> SHA-256 of a recorded file, or of the files in a recorded folder."""
+    if file["tree"] is None:
+        return {file["path"]: file["sha256"]}
+    return {f"{file['path']}/{name}": digest for name, digest in file["tree"].items()}
 
 
 def _name(path: Path) -> str:
