@@ -47,7 +47,7 @@ slurm-down:
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/pipeline/torture.py $(ARGS)
 
-# Speed and memory beside TRL's and Liger's, into docs/performance.md; 20 minutes on a machine with nothing else to do.
+# Speed and memory beside TRL's and Liger's, into docs/performance.md, on a machine with nothing else to do.
 # ARGS="rl_step logprobs" for some topics, ARGS=--quick to see that all work.
 bench: $(BENCH_READY)
 	$(BENCH)/bin/python benchmarks/suite.py $(ARGS)

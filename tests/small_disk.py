@@ -1,6 +1,7 @@
 """A small disk of its own: a tmpfs that can be filled, emptied and enlarged."""
 
 import contextlib
+import shutil
 import subprocess
 
 import pytest
@@ -22,10 +23,10 @@ class SmallDisk:
         if done.returncode:
             pytest.skip(f"no small disk to fill: mounting a tmpfs is not allowed here ({done.stderr.strip()})")
 
-    def fill(self):
-        """Leave not a byte."""
+    def fill(self, leave=0):
+        """Leave not a byte, or `leave` bytes."""
         with contextlib.suppress(OSError), self.filler.open("ab", buffering=0) as handle:
-            while True:
+            while shutil.disk_usage(self.folder).free > leave:
                 handle.write(bytes(4096))
 
     def empty(self):

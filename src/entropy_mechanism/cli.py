@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if files.disk_is_full(error):
             cure = "free some, then run the same command again: what is finished is kept"
-            sys.exit(f"error: no space left on the file system of {arguments.get('results')}; {cure}")
+            where = getattr(error, "filename", None) or arguments.get("results")
+            sys.exit(f"error: no space left on the file system of {where}; {cure}")
         if not isinstance(error, ConfigError | PermanentError | ValueError | OSError | MemoryError):
             raise
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or a quota
 
 
 @contextlib.contextmanager
@@ -63,9 +63,9 @@ def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or what caused it, is a full disk or a quota used up, whichever library says so."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
             return True
-        if any(os.strerror(number) in str(cause) for number in (errno.ENOSPC, errno.EDQUOT)):
+        if any(os.strerror(number) in str(cause) for number in _FULL):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

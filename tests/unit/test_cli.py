@@ -127,11 +127,14 @@ def test_a_full_disk_is_one_line_whichever_library_met_it(capsys, monkeypatch):
     def fail_in_words(**arguments):
         raise Exception("I/O error: No space left on device (os error 28)")
 
-    for failure in (fail, fail_in_words):
+    def fail_on_a_file(**arguments):
+        raise OSError(28, "No space left on device", "there/file")
+
+    for failure, where in ((fail, "here"), (fail_in_words, "here"), (fail_on_a_file, "there/file")):
         monkeypatch.setattr(cli, "_stage", lambda module, function, failure=failure: failure)
         status, _, text = run(capsys, "audit", "--results", "here")
         assert (status, text.count("\n")) == (1, 1)
-        assert text.startswith("error: no space left on the file system of here; free some")
+        assert text.startswith(f"error: no space left on the file system of {where}; free some")
 
 
 def test_help_lists_every_stage(capsys):
