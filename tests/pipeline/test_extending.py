@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from repository import Workspace, copy_repository
 
 TINY = "config/experiments/tiny.yaml"
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
@@ -33,9 +34,6 @@ def added(base, change):
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """The workspace after everything that the page says was done in it."""
-    from conftest import Workspace
-    from repository import copy_repository
-
     workspace = Workspace(copy_repository(tmp_path_factory.mktemp("extending")))
     bin = Path(sys.executable).parent
     tools = workspace.root / "tools"

@@ -14,8 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import Workspace
-from repository import copy_repository
+from repository import Workspace, copy_repository
 
 SMOKE = ("--config", "experiment=smoke", "results=elsewhere")
 """Restored results stand under another path than those that were sent."""

@@ -11,7 +11,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import Workspace
+from repository import Workspace
 from small_disk import small_disk
 from trainers import RUN, STEPS, AfterRow, AtEvent, Trainers
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Workspace
 from mlflow_server import Gate, Server
-from repository import REPOSITORY, copy_repository
+from repository import REPOSITORY, Workspace, copy_repository
 
 RUN = "nano--train--grpo--s1"
 STEPS = 210
