@@ -30,6 +30,10 @@ try:
     EXPERIMENT_FILE = experiment_path(SITE.experiment, HOME / "config/experiments")
     PLAN = Plan(load_experiment(EXPERIMENT_FILE))
     memory.check_plan(PLAN)
+    COMPARED = None
+    if SITE.compare_with:
+        COMPARED = experiment_path(SITE.compare_with, HOME / "config/experiments", key="compare_with")
+    COMPARED_FRAMES = inputs.finished(COMPARED, EXPERIMENT_FILE, Path(SITE.results)) if COMPARED else []
 except (ConfigError, memory.DoesNotFit, ValueError) as error:
     sys.exit(f"error: {error}")
 

@@ -1,4 +1,5 @@
 # Helpers of the rules; everything with logic is in the package.
+import functools
 import hashlib
 import importlib.util
 import json
@@ -46,11 +47,33 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "none"
 
 
+def of_any_seed(names):
+    """A wildcard for runs or policies: one of the names, whatever its seed unless other policies differ by that alone.
+
+    Snakemake searches a constraint's text again for every file of every job: thousands of names took half its time.
+    """
+    stem = {name: re.sub(r"--s\d+$", "", name) for name in {*PLAN.policies, *PLAN.runs}}
+    elsewhere = {stem[name] for name in stem.keys() - set(names)}
+    return (
+        "|".join(
+            dict.fromkeys(
+                (
+                    re.escape(name)
+                    if stem[name] in elsewhere or stem[name] == name
+                    else rf"{re.escape(stem[name])}--s\d+"
+                )
+                for name in names
+            )
+        )
+        or "none"
+    )
+
+
 wildcard_constraints:
     data=any_of(EXPERIMENT.data),
     model=any_of(EXPERIMENT.models),
-    run=any_of(PLAN.runs),
-    policy=any_of(PLAN.policies),
+    run=of_any_seed(PLAN.runs),
+    policy=of_any_seed(PLAN.policies),
     benchmark=any_of(EXPERIMENT.evaluation.benchmarks),
     figure=any_of(EXPERIMENT.figures),
     table=any_of(EXPERIMENT.tables),
@@ -111,10 +134,16 @@ def code(*parts):
     return digest.hexdigest()[:16]
 
 
-def training_needs(wildcards):
+@functools.cache
+def needs_of(name):
     """What the training of a run asks of a cluster."""
-    run = PLAN.run_config(wildcards.run)
+    run = PLAN.run_config(name)
     return resources_of.training(run, memory.known_shape(EXPERIMENT.models[run.model]), SITE.gpu_type)
+
+
+def training_needs(wildcards):
+    """What the training of a run asks of a cluster; asked several times for each job."""
+    return needs_of(wildcards.run)
 
 
 def sampling_needs(wildcards):

@@ -20,7 +20,7 @@ for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1)
         log:
             PATHS.log("sample", "{policy}"),
         wildcard_constraints:
-            policy=any_of(policies),
+            policy=of_any_seed(policies),
         conda:
             POLICY_ENVIRONMENT
         threads: lambda wildcards: sampling_needs(wildcards).cores

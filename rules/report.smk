@@ -5,6 +5,7 @@ rule report:
         pictures=[PATHS.figure(suffix, name) for name in EXPERIMENT.figures for suffix in FIGURE_FILES],
         tables=[PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
         frames=inputs.frames(PLAN, PATHS),
+        compared=COMPARED_FRAMES,
     output:
         report(
             PATHS.report,
@@ -20,9 +21,10 @@ rule report:
         experiment=EXPERIMENT_FILE,
         title=EXPERIMENT.title,
         tracking=TRACKING,
+        compared=f"--compare-with {shlex.quote(str(COMPARED))}" if COMPARED else "",
         code=code("report", "figures", "stages/report.py"),
     message:
         "Writing the report"
     shell:
         "python -m entropy_mechanism report"
-        " --experiment {params.experiment:q} --output {output:q} {params.tracking} 2>&1 | tee {log:q}"
+        " --experiment {params.experiment:q} --output {output:q} {params.compared} {params.tracking} 2>&1 | tee {log:q}"

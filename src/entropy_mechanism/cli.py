@@ -143,6 +143,8 @@ def parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
     add("report", "stages.report", "report", "put claims, figures, tables and runs into one page",
         EXPERIMENT, TRACKING,
+        ("--compare-with", {"type": Path, "default": None, "metavar": "FILE",
+                            "help": "file of another experiment with the same results folder, shown beside it"}),
         _out("--output", "<results>/<name>/report/index.html, beside its inputs"))  # fmt: skip
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",

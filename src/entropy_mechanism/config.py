@@ -151,12 +151,12 @@ def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> S
     return site
 
 
-def experiment_path(name: str, folder: Path | str = "config/experiments") -> Path:
-    """The file of a named experiment, or the path given.
+def experiment_path(name: str, folder: Path | str = "config/experiments", key: str = "experiment") -> Path:
+    """The file of a named experiment, or the path given; `key` is the setting that names it.
 
     Raises `ConfigError` that lists the names there are, or when the file's name cannot name a results folder.
     """
-    key = "config/config.yaml or --config: experiment"
+    key = f"config/config.yaml or --config: {key}"
     if name.endswith((".yaml", ".yml")):
         stem = Path(name).stem
         if stem in RESERVED or not re.fullmatch(NAME_PATTERN, stem):
@@ -171,6 +171,11 @@ def experiment_path(name: str, folder: Path | str = "config/experiments") -> Pat
             f"{key}: {shown(name)} is not in {folder} nor the path of a .yaml file; {options(name, known)}"
         )
     return Path(folder) / f"{name}.yaml"
+
+
+def experiment_name(path: Path) -> str:
+    """What a user says for the file: the name of one of `config/experiments/`, else the path."""
+    return path.stem if path.parent.name == "experiments" else str(path)
 
 
 def _extended(name: str, methods: dict[str, Any], seen: tuple[str, ...] = ()) -> Any:
@@ -251,6 +256,7 @@ __all__ = [
     "TinyModel",
     "Training",
     "Warmup",
+    "experiment_name",
     "experiment_path",
     "load_experiment",
     "load_site",

@@ -369,6 +369,8 @@ class Site(Strict):
     """Outputs up to this size, in megabytes, are copied to MLflow, so that `restore` can bring them back."""
     shared_store: Annotated[str, Field(min_length=1)] | None = None
     """Folder where several results folders share finished runs; by default nothing is shared."""
+    compare_with: Annotated[str, Field(min_length=1)] | None = None
+    """Another experiment of the results folder, named as `experiment` is; the report shows it beside this one."""
     gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
     """GPUs that jobs ask a cluster for, by the name that `sinfo -o %G` shows; by default of any kind."""
     container: Annotated[str, Field(min_length=1)] | None = None

@@ -1,7 +1,7 @@
 """The cluster that all tests of a session share, and what they need of the smoke experiment."""
 
 import pytest
-from loopback import SLURM, Loopback
+from loopback import LOCAL, SLURM, Loopback
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +18,9 @@ def slurm(tmp_path_factory):
 def smoke(slurm):
     """What `snakemake --profile slurm` prints for the smoke experiment."""
     return slurm.snakemake("smoke.log", *SLURM, "--config", "experiment=smoke")
+
+
+@pytest.fixture(scope="session")
+def local(slurm):
+    """The smoke experiment without Slurm, beside whatever asks for it first; its output goes to local.log."""
+    return slurm.begin("local.log", *LOCAL, "--config", "experiment=smoke", "results=local")

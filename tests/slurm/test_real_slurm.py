@@ -35,42 +35,12 @@ def test_every_stage_of_smoke_is_a_job_of_slurm_or_part_of_one(slurm, smoke):
     assert slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING") == ""
 
 
-def test_smoke_on_slurm_gives_the_files_of_a_local_run(slurm, smoke):
-    slurm.snakemake("local.log", *LOCAL, "--config", "experiment=smoke", "results=local")
-    here, there = slurm.root / "local/smoke", slurm.root / "results/smoke"
-    names = {path.relative_to(here) for path in here.rglob("*") if path.is_file() and "logs" not in path.parts}
-    assert names == {
-        path.relative_to(there) for path in there.rglob("*") if path.is_file() and "logs" not in path.parts
-    }
-    compared = 0
-    for name in names:
-        one, two = here / name, there / name
-        if name.suffix == ".parquet":
-            frames = [untimed(pd.read_parquet(path)) for path in (one, two)]
-            pd.testing.assert_frame_equal(*frames, check_exact=True)
-        elif name.name == "manifest.json":
-            assert untimed(json.loads(one.read_text())) == untimed(json.loads(two.read_text()))
-        elif name.suffix in (".csv", ".md", ".safetensors") or name.name == "run.yaml":
-            assert one.read_bytes() == two.read_bytes(), name
-        else:
-            continue
-        compared += 1
-    assert compared > 60
-
-
-def untimed(values):
-    """Without what depends on the clock, or on where results stand."""
-    names = [
-        name for name in values if name.startswith(("time/", "throughput/")) or name in ("seconds", "weights")
-    ]
-    if isinstance(values, dict):
-        return {name: value for name, value in values.items() if name not in names}
-    return values.drop(columns=names)
-
-
 @pytest.fixture(scope="module")
-def disturbed(slurm):
-    """Four trainings: cancelled, killed at its time limit, on a node that dies, on two nodes; and local ones."""
+def disturbed(slurm, local):
+    """Four trainings: cancelled, killed at its time limit, on a node that dies, on two nodes; and local ones.
+
+    Most of it is waiting for Slurm, during which `local` runs.
+    """
     for name, nodes in (("disturbed", 2), ("calm", 1)):
         (slurm.root / f"{name}.yaml").write_text(experiment(nodes))
     calm = ("training", "--config", "experiment=calm.yaml", "results=calm")
@@ -190,6 +160,39 @@ def test_stopped_jobs_were_submitted_again_and_went_on(slurm, disturbed):
 def test_a_job_knows_its_deadline(disturbed):
     words = disturbed[1]
     assert float(words[words.index("--deadline-seconds") + 1]) == 240 * 60 - 300
+
+
+def test_smoke_on_slurm_gives_the_files_of_a_local_run(slurm, smoke, local):
+    slurm.finish(local, "local.log")
+    here, there = slurm.root / "local/smoke", slurm.root / "results/smoke"
+    names = {path.relative_to(here) for path in here.rglob("*") if path.is_file() and "logs" not in path.parts}
+    assert names == {
+        path.relative_to(there) for path in there.rglob("*") if path.is_file() and "logs" not in path.parts
+    }
+    compared = 0
+    for name in names:
+        one, two = here / name, there / name
+        if name.suffix == ".parquet":
+            frames = [untimed(pd.read_parquet(path)) for path in (one, two)]
+            pd.testing.assert_frame_equal(*frames, check_exact=True)
+        elif name.name == "manifest.json":
+            assert untimed(json.loads(one.read_text())) == untimed(json.loads(two.read_text()))
+        elif name.suffix in (".csv", ".md", ".safetensors") or name.name == "run.yaml":
+            assert one.read_bytes() == two.read_bytes(), name
+        else:
+            continue
+        compared += 1
+    assert compared > 60
+
+
+def untimed(values):
+    """Without what depends on the clock, or on where results stand."""
+    names = [
+        name for name in values if name.startswith(("time/", "throughput/")) or name in ("seconds", "weights")
+    ]
+    if isinstance(values, dict):
+        return {name: value for name, value in values.items() if name not in names}
+    return values.drop(columns=names)
 
 
 def test_a_permanent_error_is_submitted_once_though_retries_are_left(slurm):

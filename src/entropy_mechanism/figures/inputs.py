@@ -4,6 +4,9 @@ A command line of all of them would be longer than a system allows for an experi
 stage both ask here.
 """
 
+from pathlib import Path
+
+from ..config import ConfigError, experiment_name, load_experiment
 from ..paths import FIXED, RUN_ANALYSES, STUDIES, Paths
 from ..plan import Plan
 from . import registry
@@ -26,3 +29,23 @@ def frames(plan: Plan, paths: Paths) -> list[str]:
         *(paths.scores(policy) for policy in plan.policies),
         *(paths.comparison(policy) for policy in plan.policies if plan.references(policy)),
     ]
+
+
+def finished(other: Path, experiment: Path, results: Path) -> list[str]:
+    """`frames` of another experiment, `other`, that the report of `experiment` shows beside its own.
+
+    Raises `ConfigError` where it is the same experiment, or has not been run into the results folder.
+    """
+    key = "config/config.yaml or --config: compare_with"
+    if other.stem == experiment.stem:
+        raise ConfigError(f"{key}: {other.stem} is the experiment itself; allowed: another one, or null")
+    plan = Plan(load_experiment(other))
+    registry.adopt(plan.experiment.figures)
+    found = frames(plan, Paths(results, other.stem))
+    missing = [path for path in found if not Path(path).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{key}: {len(missing)} of {len(found)} results of {other.stem} are not there, first {missing[0]}; "
+            f"make them first: snakemake analysis evaluation --config experiment={experiment_name(other)}"
+        )
+    return found

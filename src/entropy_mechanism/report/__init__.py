@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page with claims and verdicts, what was run and what came out."""
 
+from .beside import Results, beside
 from .claims import judge_all
 from .numbers import Headlines, comparison, headlines
 from .page import FigureEntry, Report, TableEntry, build, summary
@@ -8,7 +9,9 @@ __all__ = [
     "FigureEntry",
     "Headlines",
     "Report",
+    "Results",
     "TableEntry",
+    "beside",
     "build",
     "comparison",
     "headlines",

@@ -14,6 +14,7 @@ import markupsafe
 import pandas as pd
 
 from ..figures import style
+from .beside import Beside
 from .claims import RULES, VERDICTS, Judged
 from .numbers import Headlines
 
@@ -56,8 +57,8 @@ class Report:
     """Everything that the page shows.
 
     `runs` has one row per run with the columns RUN_COLUMNS. `comparison` is the frame of `numbers.comparison`.
-    `run_link` turns an MLflow run id into an address (`http://127.0.0.1:5000/#/experiments/1/runs/{}`); empty:
-    ids are shown without a link.
+    `beside` is the comparison with another experiment. `run_link` turns an MLflow run id into an address
+    (`http://127.0.0.1:5000/#/experiments/1/runs/{}`); empty: ids are shown without a link.
     """
 
     experiment: str
@@ -69,6 +70,7 @@ class Report:
     tables: tuple[TableEntry, ...]
     runs: pd.DataFrame
     comparison: pd.DataFrame
+    beside: Beside | None = None
     commands: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_link: str = ""

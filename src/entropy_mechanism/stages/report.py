@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import experiment_name, load_experiment
 from entropy_mechanism.figures import inputs, registry
 from entropy_mechanism.paths import Paths
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.report import (
     FigureEntry,
     Report,
+    Results,
     TableEntry,
+    beside,
     build,
     comparison,
     headlines,
@@ -33,41 +35,50 @@ FIGURE_LINKS = {"data (CSV)": ".csv", "SVG": ".svg", "PDF": ".pdf"}
 TABLE_LINKS = {"CSV": ".csv", "Markdown": ".md"}
 
 
-def report(experiment: Path, tracking_uri: str | None, output: Path, results: Path) -> None:
+def report(
+    experiment: Path, tracking_uri: str | None, output: Path, results: Path, compare_with: Path | None = None
+) -> None:
     """Build the page from the files of `<results>/<name>`, where output is `<results>/<name>/report/index.html`.
 
+    `compare_with` is the file of another experiment, whose analyses stand in `<results>` too.
     Records are sent to MLflow first, so that the page can name the runs there. A figure or table that is not there
     is said to be missing; missing analyses are an error.
     """
     name = output.parent.parent.name
-    plan, paths = Plan(load_experiment(experiment)), Paths(output.parent.parent.parent, name)
+    folder = output.parent.parent.parent
+    compared = inputs.finished(compare_with, experiment, folder) if compare_with else []
+    plan, paths = Plan(load_experiment(experiment)), Paths(folder, name)
     registry.adopt(plan.experiment.figures)
     frames = inputs.frames(plan, paths)
     items = [Path(path) for path in inputs.descriptions(plan, paths)]
     made = [path for path in items if path.is_file()]
-    with tracking.stage("report", name, results=results, inputs=[*made, *frames], outputs=[output]):
+    with tracking.stage("report", name, results=results, inputs=[*made, *frames, *compared], outputs=[output]):
         read = {os.path.abspath(path): files.sha256(path) for path in frames}
         tables = read_frames(frames)
         entries = [_Item(path, output.parent, read) for path in items]
         sent = tracking.sync(results, tracking_uri)
         if sent.error:
             print(f"the page cannot name every MLflow run: {sent}")
-        shown = [*plan.experiment.figures, *plan.experiment.tables]
-        claims = judge_all(tables, {item: {run.name for run in plan.shown(item)} for item in shown})
+        own = _results(name, plan, tables)
+        other = None
+        if compare_with:
+            other = _results(compare_with.stem, Plan(load_experiment(compare_with)), read_frames(compared))
         page = build(
             Report(
                 experiment=f"{name}: {plan.experiment.title}",
                 created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
                 revision=_revision(git_state()),
-                claims=claims,
+                claims=own.claims,
                 headlines=headlines(tables),
                 figures=tuple(item.figure() for item in entries if item.is_figure),
                 tables=tuple(item.table() for item in entries if not item.is_figure),
                 runs=_runs(tables, name, results),
                 run_link=_run_link(results),
                 comparison=comparison(tables),
+                beside=beside(own, other) if other else None,
                 commands=(
-                    f"snakemake --config experiment={name}",
+                    f"snakemake --config experiment={experiment_name(experiment)}"
+                    + (f" compare_with={experiment_name(compare_with)}" if compare_with else ""),
                     f"mlflow ui --backend-store-uri {tracking_uri or tracking.default_tracking_uri(results)}",
                 ),
                 environment={"Python": platform.python_version(), "Machine": platform.machine()}
@@ -77,8 +88,14 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
         files.write_text(output, page)
         for sentence in (entry.verdict for entry in headlines(tables).methods):
             print(sentence)
-        print("claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(claims)))
+        print("claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(own.claims)))
         print(f"report: {output}")
+
+
+def _results(name: str, plan: Plan, frames: dict[str, pd.DataFrame]) -> Results:
+    items = [*plan.experiment.figures, *plan.experiment.tables]
+    claims = judge_all(frames, {item: {run.name for run in plan.shown(item)} for item in items})
+    return Results(name, frames, claims, plan.experiment.model_dump(mode="json"))
 
 
 class _Item:
