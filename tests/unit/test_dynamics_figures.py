@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dynamics_frames import EVERY, SLOPE, fixed, with_dynamics
-from test_figures import make_frames
+from figure_frames import make_frames
 
 from entropy_mechanism.analysis.dynamics import ENTROPY
 from entropy_mechanism.figures import covariance_grid, entropy_change, style, theory
