@@ -20,7 +20,7 @@ rule report:
         experiment=EXPERIMENT_FILE,
         title=EXPERIMENT.title,
         tracking=TRACKING,
-        code=code("report", "figures", "stages/report.py"),
+        code=code("analysis/columns.py", "report", "figures", "stages/report.py"),
     message:
         "Writing the report"
     shell:
