@@ -52,8 +52,7 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
         sent = tracking.sync(results, tracking_uri)
         if sent.error:
             print(f"the page cannot name every MLflow run: {sent}")
-        shown = [*plan.experiment.figures, *plan.experiment.tables]
-        claims = judge_all(tables, {item: {run.name for run in plan.shown(item)} for item in shown})
+        claims = judge_all(tables, {item: {run.name for run in plan.shown(item)} for item in plan.items})
         page = build(
             Report(
                 experiment=f"{name}: {plan.experiment.title}",
