@@ -50,22 +50,41 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="STAGE", required=True)
+    commands = _Commands(parser.add_subparsers(metavar="STAGE", required=True))
+    for describe in (_inputs, _training, _evaluation, _analyses, _results, _forecasts, _records, _helpers):
+        describe(commands)
+    return parser
 
-    groups: dict[str, Any] = {}  # argparse has no public name for what adds commands
 
-    def page(words: str, text: str) -> argparse.ArgumentParser:
+class _Commands:
+    """Adds subcommands to a parser."""
+
+    def __init__(self, commands: Any) -> None:  # argparse has no public name for what adds them
+        self.groups = {"": commands}
+
+    def group(self, name: str, text: str) -> None:
+        """Add a stage that has subcommands of its own; theirs are added as `name subcommand`."""
+        command = self.groups[""].add_parser(name, help=text, description=text)
+        self.groups[name] = command.add_subparsers(metavar="COMMAND", required=True)
+
+    def page(self, words: str, text: str) -> argparse.ArgumentParser:
+        """Add a subcommand without options, with its page of help."""
         *group, name = words.split()
-        return groups.get("".join(group), commands).add_parser(
+        return self.groups["".join(group)].add_parser(
             name, help=text, description=text, formatter_class=Formatter, epilog=example(words)
         )
 
-    def add(name: str, module: str, function: str, text: str, *options: tuple[str, dict]) -> None:
-        command = page(name, text)
+    def add(self, name: str, module: str, function: str, text: str, *options: tuple[str, dict[str, Any]]) -> None:
+        """Add a stage, a function of a module, whose parameters are the options and `results`."""
+        command = self.page(name, text)
         for option, settings in (*options, RESULTS):
             command.add_argument(option, **settings)
         command.set_defaults(call=_stage(module, function))
 
+
+def _inputs(commands: _Commands) -> None:
+    """What runs start from."""
+    add = commands.add
     add("prepare", "stages.prepare", "prepare", "make one data set of an experiment",
         EXPERIMENT, _name("--data", "data set"),
         ("--parts", {"type": Path, "nargs": "*", "default": [], "metavar": "FILE",
@@ -82,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
         EXPERIMENT, _name("--model", "model"), _out("--output", "manifest; weights stand beside it"))  # fmt: skip
     add("resolve", "stages.resolve", "resolve", "write the fully resolved configuration of one run",
         EXPERIMENT, _name("--run", "run"), _out("--output", "run.yaml"))  # fmt: skip
+
+
+def _training(commands: _Commands) -> None:
+    """Training."""
+    add = commands.add
     add("train", "stages.train", "train", "train one run, or take it from the store; a stopped run goes on",
         _in("--config", "run.yaml"), _in("--model", "manifest of the base model"),
         _in("--train-set", "problems to train on"), _in("--validation", "problems to validate on"),
@@ -92,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
         _in("--model", "manifest of the base model"), _in("--train-set", "problems to train on"),
         _in("--validation", "problems to validate on"), _out("--folder", "the run's folder in the store"),
         DEADLINE)  # fmt: skip
+
+
+def _evaluation(commands: _Commands) -> None:
+    """Responses, grades and scores."""
+    add = commands.add
     add("sample", "stages.sample", "sample", "let a policy answer the benchmarks",
         EXPERIMENT, _in("--policy", "manifest of the policy"), _name("--model", "base model"),
         _list("--problems", "BENCHMARK=FILE", "problems of each benchmark"),
@@ -108,6 +137,11 @@ def parser() -> argparse.ArgumentParser:
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
         _list("--references", "POLICY/BENCHMARK=FILE", "grades of the others"),
         _out("--output", "differences (parquet)"))  # fmt: skip
+
+
+def _analyses(commands: _Commands) -> None:
+    """Analyses of runs, and of nothing but formulas."""
+    add = commands.add
     add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
         _in("--source", "manifest of the run"), _in("--train-set", "problems it was trained on"),
@@ -133,6 +167,11 @@ def parser() -> argparse.ArgumentParser:
         _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
     add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
         _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
+
+
+def _results(commands: _Commands) -> None:
+    """What a reader sees."""
+    add = commands.add
     add("figure", "stages.figure", "figure", "draw one figure",
         _name("--name", "figure"), _list("--frames", "FILE", "analysis files"),
         _list("--outputs", "FILE", "pdf, png, svg, csv and json"),
@@ -146,6 +185,11 @@ def parser() -> argparse.ArgumentParser:
         ("--compare-with", {"type": Path, "default": None, "metavar": "FILE",
                             "help": "file of another experiment with the same results folder, shown beside it"}),
         _out("--output", "<results>/<name>/report/index.html, beside its inputs"))  # fmt: skip
+
+
+def _forecasts(commands: _Commands) -> None:
+    """What would run, and what that needs."""
+    add = commands.add
     add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
@@ -156,6 +200,11 @@ def parser() -> argparse.ArgumentParser:
         ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
                          "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
         ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
+
+
+def _records(commands: _Commands) -> None:
+    """Records of what was executed."""
+    add = commands.add
     add("lineage", "stages.lineage", "lineage", "everything that a file or an execution was made from",
         ("asked", {"nargs": "+", "metavar": "FILE", "help": "a recorded file, or a record, run, or MLflow run"}),
         ("--descendants", {"action": "store_true", "help": "everything that was made from it instead"}),
@@ -168,9 +217,7 @@ def parser() -> argparse.ArgumentParser:
         ("--workflow-experiment", {"nargs": "+", "default": [], "metavar": "NAME",
                                    "help": "only these experiments, such as tiny; all by default"}))  # fmt: skip
     add("audit", "stages.audit", "audit", "compare the files on disk with what was recorded")
-    text = "send records to MLflow"
-    track = commands.add_parser("track", help=text, description=text)
-    groups["track"] = track.add_subparsers(metavar="COMMAND", required=True)
+    commands.group("track", "send records to MLflow")
     add("track sync", "tracking.follow", "track_sync", "send every record that MLflow does not have yet",
         TRACKING, ("--resend", {"action": "store_true", "help": "forget what was sent"}))  # fmt: skip
     add("track follow", "tracking.follow", "track_follow", "send records to MLflow while a workflow runs",
@@ -178,21 +225,26 @@ def parser() -> argparse.ArgumentParser:
         TRACKING)  # fmt: skip
     add("track finish", "tracking.follow", "track_finish", "note how a workflow ended and send what is left",
         INVOCATION, ("--status", {"required": True, "help": "FINISHED, FAILED or KILLED"}), TRACKING)  # fmt: skip
-    check = page("preflight", "look for what would make the workflow hang or fail on a Slurm cluster")
+
+
+def _helpers(commands: _Commands) -> None:
+    """Commands that are no stages: checks, documentation, editors and shells."""
+    check = commands.page("preflight", "look for what would make the workflow hang or fail on a Slurm cluster")
     check.add_argument("--experiment", type=Path, metavar="FILE", help="by default that of config/config.yaml")
     check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as of `snakemake --config`")
     check.add_argument("--profile", action="append", metavar="PROFILE",
                        help="as of `snakemake --profile`; by default slurm")  # fmt: skip
     check.set_defaults(call=_stage("stages.preflight", "preflight"))
-    prompts = page("render-prompts", "print an example of every prompt style and data set, for docs/data.md")
+    prompts = commands.page(
+        "render-prompts", "print an example of every prompt style and data set, for docs/data.md"
+    )
     prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
-    schema = page("schema", "print the JSON schema of a configuration file, for editors")
+    schema = commands.page("schema", "print the JSON schema of a configuration file, for editors")
     schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")
     schema.set_defaults(call=_stage("schema", "print_schema"))
-    completion = page("completion", "print what makes a shell complete stages and options")
+    completion = commands.page("completion", "print what makes a shell complete stages and options")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
     completion.set_defaults(call=_stage("cli", "print_completion"))
-    return parser
 
 
 def print_completion(shell: str) -> None:
@@ -210,8 +262,8 @@ def _out(option: str, text: str) -> tuple[str, dict]:
     return option, {"type": Path, "required": True, "metavar": "PATH", "help": f"output: {text}"}
 
 
-def _name(option: str, kind: str, **settings: str) -> tuple[str, dict]:
-    return option, {"required": True, "metavar": "NAME", "help": f"name of the {kind}", **settings}
+def _name(option: str, kind: str) -> tuple[str, dict]:
+    return option, {"required": True, "metavar": "NAME", "help": f"name of the {kind}"}
 
 
 def _list(option: str, metavar: str, text: str) -> tuple[str, dict]:

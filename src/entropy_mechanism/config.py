@@ -193,7 +193,7 @@ def _extended(name: str, methods: dict[str, Any], seen: tuple[str, ...] = ()) ->
     return _merged(inherited, method)
 
 
-def _inherited(location: tuple[str | int, ...], methods: dict[str, Any]) -> bool:
+def _inherited(location: tuple[str | int, ...], methods: Mapping[Any, Any]) -> bool:
     """Whether what stands at this location of the merged methods was written in another method."""
     if len(location) < 3 or location[0] != "methods":
         return False

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.credentials import check_address
-from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model
+from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model, SingleSet
 from entropy_mechanism.items import FIGURE_KEYS, OWN, SCORED, FigureKey, FigureRuns, TableName
 from entropy_mechanism.methods import (
     Advantage,
@@ -116,7 +116,12 @@ class Experiment(Strict):
         for name in self.compute:
             _known(f"compute.{name}", name, self.models, "defined in models")
         for index, group in enumerate(self.runs):
-            for field, defined in (("models", self.models), ("train_sets", self.data), ("methods", self.methods)):
+            known: dict[str, Collection[str]] = {
+                "models": self.models,
+                "train_sets": self.data,
+                "methods": self.methods,
+            }
+            for field, defined in known.items():
                 where = f"defined in {'data' if field == 'train_sets' else field}"
                 for position, name in enumerate(getattr(group, field)):
                     _known(f"runs[{index}].{field}[{position}]", name, defined, where)
@@ -192,7 +197,10 @@ class Experiment(Strict):
             for group in self.runs
             for combination in group.combinations()
         ]
-        items = {"figures.fig08": self.figures.get("fig08"), "tables.table1": self.tables.get("table1")}
+        items: dict[str, RunFilter | None] = {
+            "figures.fig08": self.figures.get("fig08"),
+            "tables.table1": self.tables.get("table1"),
+        }
         for key, chosen in items.items():
             if chosen is None:
                 continue
@@ -255,8 +263,8 @@ class Experiment(Strict):
             }
             for name in group.train_sets:
                 for key, tested in tests.items():
-                    pairs = itertools.product(self.parts_of(tested), self.parts_of(name))
-                    if any(self.data[one].overlaps(self.data[other]) for one, other in pairs):
+                    pairs = itertools.product(self.sets_of(tested), self.sets_of(name))
+                    if any(one.overlaps(other) for one, other in pairs):
                         message = f"'{tested}' may hold problems of '{name}', which runs are trained on"
                         raise KeyedError(key, message)
         seen: dict[str, str] = {}
@@ -274,6 +282,11 @@ class Experiment(Strict):
         """The data sets that one consists of: for a joined set its parts, else itself."""
         settings = self.data[data]
         return settings.parts if isinstance(settings, JoinedSet) else [data]
+
+    def sets_of(self, data: str) -> list[SingleSet]:
+        """Their settings; none of them is joined itself."""
+        parts = (self.data[name] for name in self.parts_of(data))
+        return [part for part in parts if not isinstance(part, JoinedSet)]
 
     def prompt_of(self, benchmark: str) -> PromptStyle:
         """How the problems of a benchmark are put to a policy: its own choice, or else its data set's."""

@@ -137,8 +137,9 @@ class HubModel(Strict):
     """Jinja template of a prompt, in place of the tokenizer's own; needed where the repository has none."""
 
 
+SingleSet = ArithmeticSet | ProgramSet | HubSet | FileSet
 DataSet = Annotated[
-    ArithmeticSet | ProgramSet | HubSet | FileSet | JoinedSet,
+    SingleSet | JoinedSet,
     Field(description="A data set.", discriminator="kind"),
 ]
 Model = Annotated[TinyModel | HubModel, Field(description="A base model.", discriminator="kind")]

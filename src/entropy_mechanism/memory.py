@@ -20,7 +20,7 @@ FRAGMENTATION = 1.1
 RUNTIME = 2 * GIB
 """CUDA context, libraries, communication buffers, and what vLLM keeps while it sleeps."""
 VLLM_SHARE = 0.4
-"""Share of a GPU that vLLM gets where `vllm_memory` is not given."""
+"""Share of a GPU's memory that vLLM takes where `vllm_memory` is not given; the trainer needs the rest."""
 MAX_ROWS = 2048
 """Responses that the transformers engine generates at once."""
 

@@ -131,7 +131,7 @@ class Plan:
     @cached_property
     def tested_sets(self) -> list[str]:
         """Data sets that policies are measured on: those of validations and benchmarks."""
-        asked = set().union(*self._asked.values())
+        asked = {name for names in self._asked.values() for name in names}
         benchmarks = self.experiment.evaluation.benchmarks.items()
         return _unique(
             [*self.validations.values(), *(benchmark.data for name, benchmark in benchmarks if name in asked)]
@@ -139,7 +139,7 @@ class Plan:
 
     def is_code(self, data: str) -> bool:
         """Whether the problems of a data set are graded by running programs."""
-        parts = [self.experiment.data[name] for name in self.experiment.parts_of(data)]
+        parts = self.experiment.sets_of(data)
         return any(isinstance(part, ProgramSet) or (isinstance(part, HubSet) and part.is_code) for part in parts)
 
     def train_sets(self, policy: str) -> list[str]:
@@ -152,10 +152,15 @@ class Plan:
         runs = [chosen.run] if chosen.run else [run for run in self.runs.values() if run.model == chosen.model]
         return _unique(run.train_set for run in runs)
 
+    @cached_property
+    def items(self) -> dict[str, RunFilter]:
+        """Figures, then tables, by name."""
+        tables = {str(name): chosen for name, chosen in self.experiment.tables.items()}
+        return {**self.experiment.figures, **tables}
+
     def shown(self, item: str) -> list[Run]:
         """The runs that a figure or table shows, in the plan's order."""
-        items: dict[str, RunFilter] = {**self.experiment.figures, **self.experiment.tables}
-        chosen = items[item]
+        chosen = self.items[item]
         return [run for run in self.runs.values() if chosen.passes(run.model, run.train_set, run.method)]
 
     def shown_policies(self, item: str) -> list[Policy]:

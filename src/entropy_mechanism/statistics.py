@@ -82,7 +82,10 @@ def percentile_interval(replicates: np.ndarray, level: float = 0.95) -> tuple[fl
 
 
 def autocorrelation(residuals: np.ndarray) -> float:
-    """Return the lag-1 autocorrelation of an ordered series; NaN for fewer than three values or a constant one."""
+    """Return the lag-1 autocorrelation of an ordered series, shape (points,).
+
+    NaN for fewer than three values or a constant one.
+    """
     centred = np.asarray(residuals, dtype=float) - np.mean(residuals) if len(residuals) else np.empty(0)
     squares = float(centred @ centred)
     if centred.size < 3 or not squares > 0:

@@ -47,7 +47,7 @@ def test_the_report_shows_both_and_follows_the_other(both):
     assert "Beside smoke" in section
     assert "3, 3: the same runs" in section or "1, 1: the same runs" in section
     assert "analysis.resamples" in section
-    assert re.search(r"\d+ of \d+ claims that either has measured", section)
+    assert re.search(r"\d+ of the claims that both have measured", section)
     assert both.planned(*MINE, "compare_with=smoke") == {}
     law = both.results / "smoke/analysis/nano--train--grpo--s1/law.parquet"
     law.touch()

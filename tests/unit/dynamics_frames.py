@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.analysis.dynamics import ENTROPY
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
 from entropy_mechanism.analysis.dynamics_summary import SUMMARY_COLUMNS
 from entropy_mechanism.analysis.entropy_change import ENTROPY_CHANGE_COLUMNS
 from entropy_mechanism.analysis.tabular import counterexample_paths, counterexamples, tabular, tabular_left_out
@@ -25,10 +25,10 @@ def fixed():
 
 def with_dynamics(frames):
     """`frames` with those of the dynamics for its runs: every second step measures, half of Lemma 1's change."""
-    curves = frames["curves"].assign(**{ENTROPY: frames["curves"][style.ENTROPY]})
+    curves = frames["curves"].assign(**{ENTROPY_BEFORE_FILTER: frames["curves"][style.ENTROPY]})
     changes, summary = [], []
     for _, rows in curves.groupby("run", sort=False):
-        lost = -np.diff(rows[ENTROPY], append=np.nan)
+        lost = -np.diff(rows[ENTROPY_BEFORE_FILTER], append=np.nan)
         measured = rows.assign(measured=-lost, predicted=-2 * lost, same_prefix=-2 * SLOPE * lost)
         measured = measured.assign(state_distribution=0.0, logit_advantage=0.3, logit_weighted_advantage=0.2)
         measured = measured.iloc[:-1:EVERY]

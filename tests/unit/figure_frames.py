@@ -134,6 +134,29 @@ def make_frames(
     return with_dynamics(frames | {"comparison": comparison(frames["scores"])})
 
 
+def many_models():
+    """Models of all sizes, two seeds and two methods each."""
+    models = ("tiny-s", "tiny-l", "qwen2.5-7b", "mistral-24b")
+    return make_frames(models, seeds=(0, 1), methods=("grpo", "kl-cov"), steps=24)
+
+
+def several_settings():
+    """Both tasks, two seeds, several algorithms, coefficients and training sets of one model."""
+    bonus = {f"entropy-{value:g}": settings(regularisation={"entropy": value}) for value in (0.01, 0.001)}
+    reference = {
+        f"{estimator}-{value:g}": settings(
+            regularisation={"reference_kl": value, "kl_estimator": estimator}, objective=CLIP | {"clip_high": 0.2}
+        )
+        for estimator, value in (("k3", 0.1), ("k3", 0.05), ("k1", 0.1))
+    }
+    clip = {"clip-cov-0.5": settings(CLIP_COV | {"fraction": 0.5, "unit": "percent"})}
+    kl = {"kl-cov-0": settings(KL_COV | {"coefficient": 0.0}), "kl-cov-old": settings(KL_COV | {"policy": "old"})}
+    made = bonus | reference | clip | kl
+    methods = ("grpo", "rloo", "prime", "reinforce++", "clip-cov", "kl-cov", *made)
+    sets = ("chains", "hard", "code-programs")
+    return make_frames(("tiny",), seeds=(0, 1), methods=methods, steps=24, train_sets=sets, made=made)
+
+
 def comparison(scores):
     """Differences of every policy's scores to those of its base model."""
     rows = scores[scores["method"] != "base"].drop(columns=["score", "samples"])

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.figures import entropy_change, style
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
+from entropy_mechanism.figures import style
 
 STEPS = np.arange(41)
 SIZES = {"tiny-a": 1e5, "tiny-b": 3e5, "tiny-c": 1e6, "tiny-d": 3e6, "big": 1e7}
@@ -155,7 +156,7 @@ def _add_run(add, pick, names, about, task):
     predicted = -0.01 * (1 + np.sin(STEPS))
     same_prefix = pick(1, -1) * predicted + 1e-4 * np.cos(7.0 * STEPS)
     before = (1 + pick(0.1, 3)) * np.concatenate([[0.0], same_prefix.cumsum()[:-1]])
-    add("curves", pd.DataFrame(names | curve | {entropy_change.ENTROPY: 2 + before}))
+    add("curves", pd.DataFrame(names | curve | {ENTROPY_BEFORE_FILTER: 2 + before}))
     shares = pick(((1 / 12, 0.2, 0.8), (1 / 3, 0.05, 0.95)), ((1 / 12, 0.9, 0.1), (1 / 3, 0.8, 0.2)))
     for fraction, left, reached in shares:
         columns = {"fraction": fraction, "entropy_left": left * wobble, "accuracy_reached": reached / wobble}

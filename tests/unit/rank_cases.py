@@ -8,8 +8,8 @@ from accelerate import init_empty_weights
 from random_policies import random_policy
 from test_prime import SEQUENCES
 from test_prime import TRAINING as PRIME_TRAINING
-from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
 from torch.distributed.fsdp import CPUOffloadPolicy
+from training_cases import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch, perturbed
 from transformers import PreTrainedModel
 
 from entropy_mechanism.config import Compute, RewardModel

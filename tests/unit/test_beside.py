@@ -107,16 +107,16 @@ def test_benchmarks_are_pooled_over_those_that_both_have_answered(mine, other):
 
 
 def test_verdicts_that_differ_are_in_bold_and_counted(mine):
-    few = results("few", make_frames(methods=("grpo",)))
+    few = results("few", make_frames(methods=("grpo", "kl-cov"), final={"grpo": 0.3, "kl-cov": 0.01}))
     found = beside(mine, few)
     here, there = (
         {judged.claim.statement: judged.verdict for judged in side.claims if judged.measured}
         for side in (mine, few)
     )
     shown = found.verdicts.set_index("Claim")
-    differing = {name for name in shown.index if here.get(name) != there.get(name)}
+    differing = {name for name in here.keys() & there.keys() if here[name] != there[name]}
     assert set(shown.index) == here.keys() | there.keys()
-    assert 0 < len(differing) < len(shown)
+    assert 0 < len(differing) < len(here.keys() & there.keys()) < len(shown)
     assert set(shown.index[shown["Here"].str.startswith("**")]) == differing
     assert found.other_verdicts == len(differing)
     for column, verdicts in (("Here", here), ("few", there)):

@@ -9,7 +9,8 @@ import pytest
 from invented_results import invent
 from scipy.stats import ttest_ind
 
-from entropy_mechanism.figures import entropy_change, style
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
+from entropy_mechanism.figures import style
 from entropy_mechanism.figures.series import ending
 from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
@@ -148,7 +149,7 @@ def test_noise_of_prompts_is_no_change_that_other_prefixes_make():
     noise = np.random.default_rng(0).normal(scale=0.03, size=41)
     frames, shown = SMALL
     curves = frames["curves"]
-    curves = curves.assign(**{entropy_change.ENTROPY: 1 + fall * curves["step"] + noise[curves["step"]]})
+    curves = curves.assign(**{ENTROPY_BEFORE_FILTER: 1 + fall * curves["step"] + noise[curves["step"]]})
     changes = frames["entropy_change"]
     changes = changes[changes["step"] % every == 0].assign(same_prefix=fall)
     measured = fall + np.append(np.diff(noise), np.nan)

@@ -10,7 +10,7 @@ import copy
 import pytest
 import torch
 from random_policies import random_policy
-from test_training import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch
+from training_cases import OBJECTIVES, QUESTIONS, config_for, grade_even, mini_batch
 
 from entropy_mechanism.config import Compute
 from entropy_mechanism.rl.head import head_statistics

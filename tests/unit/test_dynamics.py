@@ -2,12 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entropy_mechanism.analysis.dynamics import (
-    COVARIANCE,
-    DYNAMICS_COLUMNS,
-    ENTROPY,
-    dynamics,
-)
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER as ENTROPY
+from entropy_mechanism.analysis.dynamics import COVARIANCE, DYNAMICS_COLUMNS, dynamics
 from entropy_mechanism.analysis.entropy_change import ENTROPY_CHANGE_COLUMNS, entropy_change
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from dynamics_frames import EVERY, SLOPE, fixed, with_dynamics
-from test_figures import make_frames
+from figure_frames import make_frames
 
-from entropy_mechanism.analysis.dynamics import ENTROPY
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
 from entropy_mechanism.figures import covariance_grid, entropy_change, style, theory
 
 
@@ -59,7 +59,7 @@ def test_parts_of_the_change_add_up_to_all_of_it(frames):
     assert parts["same prefixes"].iloc[:3].tolist() == pytest.approx(
         [0, rows["same_prefix"].iloc[0], 2 * rows["same_prefix"].iloc[0]]
     )
-    curve = frames["curves"].query("run == 'tiny-l--chains--grpo--s0'")[ENTROPY]
+    curve = frames["curves"].query("run == 'tiny-l--chains--grpo--s0'")[ENTROPY_BEFORE_FILTER]
     expected = curve.iloc[-5:].mean() - curve.iloc[:5].mean()  # nine steps, cut at the ends
     assert parts["all"].iloc[-1] == pytest.approx(expected)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from random_policies import random_policy
-from test_training import (
+from training_cases import (
     FULL_KL,
     config_for,
     log_distributions,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from random_policies import random_policy
-from test_training import config_for, mini_batch
+from training_cases import config_for, mini_batch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import is_flash_attn_2_available
 

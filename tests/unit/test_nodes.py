@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_training import config_for
+from training_cases import config_for
 
 from entropy_mechanism.config import Compute, ConfigError
 from entropy_mechanism.resources import host_bytes, training

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_training import config_for, mini_batch, trainer_for
+from training_cases import config_for, mini_batch, trainer_for
 
 from entropy_mechanism import files
 from entropy_mechanism.config import Advantage, ConfigError, FileSet, OwnObjective, load_experiment

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from test_figures import FINAL, A, B, empty, make_frames
+from figure_frames import FINAL, A, B, empty, make_frames
 
 from entropy_mechanism.figures import fig02, style
 from entropy_mechanism.report import FigureEntry, Report, TableEntry, build, comparison, headlines, judge_all

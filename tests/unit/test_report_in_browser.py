@@ -7,7 +7,7 @@ import zlib
 
 import pandas as pd
 import pytest
-from test_figures import make_frames
+from figure_frames import make_frames
 from test_report import PNG, SVG
 
 from entropy_mechanism.figures import fig02, fig11, style

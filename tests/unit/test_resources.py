@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from test_training import config_for
+from training_cases import config_for
 
 from entropy_mechanism import resources
 from entropy_mechanism.config import Compute

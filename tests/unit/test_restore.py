@@ -14,27 +14,6 @@ from entropy_mechanism.tracking import restore as module
 from entropy_mechanism.tracking.restore import restore
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """An SQLite file with MLflow's tables, which take seconds to make."""
-    folder = tmp_path_factory.mktemp("migrated")
-    (folder / "records").mkdir()
-    assert tracking.sync(folder, experiment="another") == tracking.SyncResult()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def results(tmp_path, migrated, monkeypatch):
-    """A results folder with an empty store."""
-    monkeypatch.delenv(tracking.INVOCATION_VARIABLE, raising=False)
-    monkeypatch.delenv(ARTIFACT_LIMIT_VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "results"
-    folder.mkdir()
-    shutil.copy(migrated, folder / "mlflow.db")
-    return folder
-
-
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

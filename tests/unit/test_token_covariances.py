@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from unit.test_training import QUESTIONS, config_for, weights, without_times
+from training_cases import QUESTIONS, config_for, weights, without_times
 
 from entropy_mechanism import files
 from entropy_mechanism.analysis.covariance_levels import step_levels

@@ -1,14 +1,16 @@
 """Do interventions stay on the baseline's curve and below its ceiling, as a law of states would have it?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from entropy_mechanism.analysis.columns import BASELINE
 from entropy_mechanism.analysis.forms import best_form
-from entropy_mechanism.analysis.law import BASELINE, RunPoints, law, points_by_run
+from entropy_mechanism.analysis.law import RunPoints, law, points_by_run
 from entropy_mechanism.analysis.pooled import Pooled, fit_pooled
 from entropy_mechanism.statistics import autoregressive_noise, generator, percentile_interval
 
@@ -110,7 +112,7 @@ def _compare(
     run: RunPoints,
     seed_spread: float,
     draws: np.random.Generator,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Distances from curve and ceiling with their intervals, and the verdict."""
     resamples = fit.a_replicates.size
     trend = best_form(run)
@@ -121,7 +123,7 @@ def _compare(
         seeds = seed_spread * math.sqrt(1 + 1 / known) * draws.standard_t(known - 1, resamples)
     ceilings = fit.b_replicates - fit.a_replicates - fit.ceiling
     excess_errors = (trend + noise).max(axis=1) - trend.max() - ceilings + seeds
-    found = _with_interval("excess", float(run.accuracy.max() - fit.ceiling), excess_errors)
+    found: dict[str, Any] = _with_interval("excess", float(run.accuracy.max() - fit.ceiling), excess_errors)
 
     entropies = np.concatenate([other.entropy for other in baseline])
     late = last_quarter(run.entropy)
@@ -145,7 +147,7 @@ def _with_interval(name: str, value: float, errors: np.ndarray) -> dict[str, flo
     return {name: value, f"{name}_low": value - high, f"{name}_high": value - low}
 
 
-def _verdict(found: dict[str, object]) -> str:
+def _verdict(found: Mapping[str, Any]) -> str:
     if found["residual_low"] > 0:
         return PASSED if found["excess_low"] > 0 else ABOVE
     return BELOW if found["residual_high"] < 0 else ON

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def _is_usable(run: RunPoints) -> bool:
     return enough and not math.isnan(float(least_squares(run.entropy, run.accuracy)[0]))
 
 
-def _test(methods: Sequence[Sequence[RunPoints]], resamples: int, draws: np.random.Generator) -> dict[str, object]:
+def _test(methods: Sequence[Sequence[RunPoints]], resamples: int, draws: np.random.Generator) -> dict[str, Any]:
     if len(methods) < 2:
         return {"test": None, "statistic": math.nan, "p": math.nan, "delta_aicc": math.nan, "verdict": TOO_FEW}
     runs = [run for method in methods for run in method]
@@ -186,7 +187,8 @@ def _statistic(sums: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, tuple[
     groups = int(labels.max()) + 1
     points = float(sums[0, :, 0].sum())
     common = _squares(sums.sum(axis=1))
-    separate = sum(_squares(np.where((labels == g)[..., None], sums, 0).sum(axis=1)) for g in range(groups))
+    each = (_squares(np.where((labels == g)[..., None], sums, 0).sum(axis=1)) for g in range(groups))
+    separate = sum(each, start=np.zeros_like(common))
     freedom = points - 2 * groups
     with np.errstate(divide="ignore", invalid="ignore"):
         f = np.nan_to_num((common - separate) / (2 * groups - 2) / (separate / freedom), nan=0.0, posinf=np.inf)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.analysis.law import ACCURACY, ENTROPY, RunPoints, points_by_run
+from entropy_mechanism.analysis.columns import ACCURACY, ENTROPY
+from entropy_mechanism.analysis.law import RunPoints, points_by_run
 
 logger = logging.getLogger(__name__)
 

@@ -21,12 +21,12 @@ def step_levels(step: Step) -> dict[str, float]:
     token_N = covariance.token_covariance(step.logprob_N, step.advantage_N)
     means = (step.logprob_PG, step.advantage_PG)
     prompt_N = step.response_N // step.group_size
-    values = (
+    covariances = (
         (token_N, step.right_P[prompt_N]),
         (covariance.response_covariance(*means, weighted=False), step.right_P),
         (covariance.response_covariance(*means), step.right_P),
     )
-    by_level = dict(zip(LEVELS, values, strict=True))
+    by_level = dict(zip(LEVELS, covariances, strict=True))
     found = {level: float(values.mean()) for level, (values, _) in by_level.items()}
     for right in torch.unique(step.right_P).tolist():
         for level, (values, right_of) in by_level.items():

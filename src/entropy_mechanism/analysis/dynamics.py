@@ -9,12 +9,9 @@ from fractions import Fraction
 
 import pandas as pd
 
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
 from entropy_mechanism.analysis.law import require_columns, rows_by_run
 
-ENTROPY = "entropy/sequence_mean/before_filter"
-"""Default entropy column. The group filter keeps the prompts the policy neither always nor never solves, so
-which prompts enter the filtered mean depends on the policy; before the filter only a random draw does, and a
-difference between two steps is the policy's change plus noise."""
 COVARIANCE = "covariance/response"
 GROUP_PREFIX = "covariance/response_accuracy_"
 SERIES_COVARIANCE, SERIES_ENTROPY = "covariance", "minus_entropy_difference"
@@ -30,7 +27,10 @@ DYNAMICS_COLUMNS = [
 
 
 def dynamics(
-    curves: pd.DataFrame, window: int = 9, entropy_column: str = ENTROPY, recorded: pd.DataFrame | None = None
+    curves: pd.DataFrame,
+    window: int = 9,
+    entropy_column: str = ENTROPY_BEFORE_FILTER,
+    recorded: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the frame of dynamics.parquet: the series of Fig. 8, raw and smoothed, a row per measured step.
 

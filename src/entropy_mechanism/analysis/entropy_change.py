@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from entropy_mechanism.analysis.dynamics import ENTROPY
+from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
 from entropy_mechanism.analysis.law import require_columns, rows_by_run
 
 IDENTITY = ["run", "model", "train_set", "method", "seed", "updates_per_rollout"]
@@ -14,7 +14,7 @@ ENTROPY_CHANGE_COLUMNS = [
 ]
 
 
-def entropy_change(curves: pd.DataFrame, entropy_column: str = ENTROPY) -> pd.DataFrame:
+def entropy_change(curves: pd.DataFrame, entropy_column: str = ENTROPY_BEFORE_FILTER) -> pd.DataFrame:
     """Return the frame of entropy_change.parquet: one row per measured step, in nats.
 
     `measured` is the entropy of the next step's rollout less that of this one's, `same_prefix` the change that

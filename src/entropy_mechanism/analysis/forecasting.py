@@ -3,12 +3,14 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from entropy_mechanism.analysis.columns import ACCURACY, ENTROPY
 from entropy_mechanism.analysis.forms import project
-from entropy_mechanism.analysis.law import ACCURACY, ENTROPY, MINIMUM_POINTS, RunPoints, law, points_by_run
+from entropy_mechanism.analysis.law import MINIMUM_POINTS, RunPoints, law, points_by_run
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def forecast_runs(
 
 def _forecast(
     run: RunPoints, fitted: np.ndarray, predictor: str, feature: np.ndarray, direction: str
-) -> tuple[dict[str, object], np.ndarray]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Measures of one forecast and the predictions of all points, shape (points,)."""
     a = b = math.nan
     if fitted.sum() >= MINIMUM_POINTS:

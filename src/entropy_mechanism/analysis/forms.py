@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from entropy_mechanism.analysis.law import ACCURACY, ENTROPY, RunPoints, points_by_run
+from entropy_mechanism.analysis.columns import ACCURACY, ENTROPY
+from entropy_mechanism.analysis.law import RunPoints, points_by_run
 from entropy_mechanism.statistics import autocorrelation, effective_points
 
 logger = logging.getLogger(__name__)

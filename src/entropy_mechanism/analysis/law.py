@@ -13,15 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from entropy_mechanism.analysis.columns import ACCURACY, ENTROPY
 from entropy_mechanism.statistics import autoregressive_noise, generator, percentile_interval
 
 logger = logging.getLogger(__name__)
 
-ENTROPY = "entropy/sequence_mean/after_filter"
-"""Default entropy column: Eq. 5, mean over a response's tokens first, then over responses."""
-ACCURACY = "validation/accuracy"
-BASELINE = "grpo"
-"""Method that the others are compared with: the paper's curves and their dependence on size are GRPO's."""
 MINIMUM_POINTS = 3
 """Two points always lie on a curve with two coefficients; a third is the first to say anything."""
 
@@ -72,8 +68,8 @@ class RunPoints:
     dropped: int
 
 
-def law(entropy: np.ndarray | float, a: float, b: float) -> np.ndarray | float:
-    """Return R = -a exp(H) + b (Eq. 6), element by element."""
+def law(entropy: np.ndarray, a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
+    """Return R = -a exp(H) + b (Eq. 6), element by element; shapes are broadcast."""
     return -a * np.exp(entropy) + b
 
 
@@ -126,6 +122,7 @@ def fit_law(
         return LawFit(points, dropped, reason=f"entropy is constant at {entropy[0]:.6g} nats per token")
 
     fitted = law(entropy, a, b)
+    rmse, r2 = _residual_statistics(entropy, accuracy, a, b)
     noise = autoregressive_noise(accuracy - fitted, resamples, np.random.default_rng(seed))
     replicate_a, replicate_b = least_squares(entropy, fitted + noise)
     a_low, a_high = percentile_interval(replicate_a, level)
@@ -143,17 +140,16 @@ def fit_law(
         ceiling=b - a,
         ceiling_low=ceiling_low,
         ceiling_high=ceiling_high,
-        **_residual_statistics(entropy, accuracy, a, b),
+        rmse=rmse,
+        r2=r2,
     )
 
 
-def _residual_statistics(entropy: np.ndarray, accuracy: np.ndarray, a: float, b: float) -> dict[str, float]:
+def _residual_statistics(entropy: np.ndarray, accuracy: np.ndarray, a: float, b: float) -> tuple[float, float]:
+    """`rmse` and `r2` of a `LawFit`."""
     residuals = accuracy - law(entropy, a, b)
     squares, total = float(residuals @ residuals), float(((accuracy - accuracy.mean()) ** 2).sum())
-    return {
-        "rmse": math.sqrt(squares / entropy.size),
-        "r2": 1 - squares / total if np.ptp(accuracy) > 0 else math.nan,
-    }
+    return math.sqrt(squares / entropy.size), 1 - squares / total if np.ptp(accuracy) > 0 else math.nan
 
 
 def points_by_run(

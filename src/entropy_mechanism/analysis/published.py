@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from entropy_mechanism.analysis.law import ACCURACY, BASELINE, ENTROPY
+from entropy_mechanism.analysis.columns import ACCURACY, BASELINE, ENTROPY
 
 LONGEST_GAP = 32
 """Gradient steps between two readings of an entropy that is interpolated: the distance of two validations."""

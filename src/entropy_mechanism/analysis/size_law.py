@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from entropy_mechanism.analysis.law import BASELINE, require_columns
+from entropy_mechanism.analysis.columns import BASELINE
+from entropy_mechanism.analysis.law import require_columns
 
 LINE = [
     *("fitted", "intercept", "slope", "slope_low", "slope_high"),

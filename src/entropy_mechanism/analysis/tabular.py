@@ -153,8 +153,10 @@ def tabular_left_out(
     return _over_problems("mdp", _decision_checks, instances, step_sizes, seed)
 
 
-Checks = Callable[[Problem, np.ndarray, np.ndarray], Iterator[dict[str, Any]]]
-"""Of a problem, logits and a direction: rows of names, a step, a prediction per step size and the exact change."""
+Check = tuple[tuple[str, str, str], float | np.ndarray, Callable[[float], float | np.ndarray]]
+"""Names of check, states and form; the predicted change per unit of step size; the exact change of a step size."""
+Checks = Callable[[Problem, np.ndarray, np.ndarray], Iterator[Check]]
+"""The checks on a problem, from logits and a direction, [S, A]."""
 
 
 def _over_problems(
@@ -170,12 +172,12 @@ def _over_problems(
                 pair = {"exact": change, "predicted": guess}
                 values = {name: float(np.abs(x).max() if x.ndim else x) for name, x in pair.items()}
                 values |= {"error": float(np.abs(change - guess).max())}
-                names_here = dict(zip(("check", "states", "form"), names, strict=True))
-                rows.append(names_here | {"instance": instance, "step_size": size} | values)
+                row: dict[str, Any] = dict(zip(("check", "states", "form"), names, strict=True))
+                rows.append(row | {"instance": instance, "step_size": size} | values)
     return pd.DataFrame(rows)[TABULAR_COLUMNS]
 
 
-def _bandit_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Any]:
+def _bandit_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Check]:
     policy_SA = softmax(logits_SA)
     advantage_SA, contexts = problem.advantages(policy_SA), len(logits_SA)
 
@@ -188,14 +190,16 @@ def _bandit_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.nda
     def after(step_SA: np.ndarray) -> Callable[[float], float]:
         return lambda size: (entropies(logits_SA + size * step_SA) - entropies(logits_SA)).mean()
 
+    def flow(size: float) -> np.ndarray:
+        return _flow(ascent, logits_SA, size) - logits_SA
+
     yield ("lemma-1", "held", "printed"), predicted(direction_SA), after(direction_SA)
     yield ("theorem-1", "held", "printed"), predicted(policy_SA * advantage_SA), after(ascent(logits_SA))
     yield ("theorem-2", "held", "printed"), predicted(advantage_SA), after(problem.natural_gradient(logits_SA))
-    flow = lambda size: _flow(ascent, logits_SA, size) - logits_SA  # noqa: E731
     yield ("proposition-1", "held", "printed"), policy_SA * advantage_SA, flow
 
 
-def _decision_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Any]:
+def _decision_checks(problem: Problem, logits_SA: np.ndarray, direction_SA: np.ndarray) -> Iterator[Check]:
     policy_SA = softmax(logits_SA)
     visits_S, advantage_SA = problem.visits(policy_SA), problem.advantages(policy_SA)
     before, times_S = problem.entropy(logits_SA), visits_S / (1 - problem.discount)

@@ -40,7 +40,7 @@ def answer(problem: str) -> int:
 
 
 def parse(problem: str) -> tuple[int, list[tuple[str, int]]]:
-    """Split `7+5-3` into the first digit and its steps: `(7, [("+", 5), ("-", 3)])`."""
+    """Split `7+5-3` into the first digit and its steps: `(7, [("+", 5), ("-", 3)])`; ValueError for no chain."""
     digits, operations = problem[0::2], problem[1::2]
     well_formed = len(problem) % 2 == 1 and digits.isascii() and digits.isdigit()
     if not well_formed or not set(operations) <= set(OPERATIONS):
@@ -111,8 +111,9 @@ def _draw(operands: int, split: str, wanted: int, rng: np.random.Generator) -> l
 
 
 def _all_chains(operands: int) -> Iterator[str]:
-    for first, *steps in itertools.product(range(10), *[_STEPS] * (operands - 1)):
-        yield str(first) + "".join(steps)
+    for first in range(10):
+        for steps in itertools.product(_STEPS, repeat=operands - 1):
+            yield str(first) + "".join(steps)
 
 
 class UnreliableTeacher:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from entropy_mechanism.data.normalise import Unusable, answer_text, loose_key, plain_number, problem_text
@@ -234,22 +235,24 @@ def _held_out(held_out: bool) -> Callable[[Row], bool]:
 # --- where they are -----------------------------------------------------------------------------------------
 
 _VERL = ("data_source", "prompt", "ability", "reward_model", "extra_info")
-_EURUS = {
-    "place": "PRIME-RL/Eurus-2-RL-Data",
-    "licence": "MIT",
-    "needs": ("prompt", "ability", "reward_model"),
-    "also": _VERL,
-}
+_eurus = partial(
+    Source,
+    place="PRIME-RL/Eurus-2-RL-Data",
+    licence="MIT",
+    needs=("prompt", "ability", "reward_model"),
+    also=_VERL,
+)
 _EURUS_ROWS = (480_537, 482_019)  # the publisher removed rows once
-_KODCODE = {
-    "place": "KodCode/KodCode-Light-RL-10K",
-    "split": "train",
-    "rows": (10_000,),
-    "licence": "not stated on its card; its parent KodCode-V1 is CC-BY-NC-4.0",
-    "needs": ("question", "test"),
-    "also": ("style", "subset", "question_id", "solution", "test_info"),
-    "read": _kodcode,
-}
+_kodcode_part = partial(
+    Source,
+    place="KodCode/KodCode-Light-RL-10K",
+    split="train",
+    rows=(10_000,),
+    licence="not stated on its card; its parent KodCode-V1 is CC-BY-NC-4.0",
+    needs=("question", "test"),
+    also=("style", "subset", "question_id", "solution", "test_info"),
+    read=_kodcode,
+)
 _CONTEST = "not stated on its card; the problems belong to the Mathematical Association of America"
 
 SOURCES: dict[str, Source] = {
@@ -262,20 +265,20 @@ SOURCES: dict[str, Source] = {
         ("prompt", "reward_model", "extra_info"), _dapo, also=_VERL, identity=_dapo_index, identities=17_917,
         streamed=True,
     ),
-    "eurus2-math": Source(
-        **_EURUS, split="train", rows=_EURUS_ROWS, read=_eurus_math, wanted=_is("math"), streamed=True
+    "eurus2-math": _eurus(
+        split="train", rows=_EURUS_ROWS, read=_eurus_math, wanted=_is("math"), streamed=True
     ),
-    "eurus2-math-heldout": Source(
-        **_EURUS, split="validation", rows=(2_048,), read=_eurus_math, wanted=_is("math"), benchmark=True
+    "eurus2-math-heldout": _eurus(
+        split="validation", rows=(2_048,), read=_eurus_math, wanted=_is("math"), benchmark=True
     ),
-    "eurus2-code": Source(
-        **_EURUS, split="train", rows=_EURUS_ROWS, read=_eurus_code, wanted=_is("code"), streamed=True
+    "eurus2-code": _eurus(
+        split="train", rows=_EURUS_ROWS, read=_eurus_code, wanted=_is("code"), streamed=True
     ),
-    "eurus2-code-heldout": Source(
-        **_EURUS, split="validation", rows=(2_048,), read=_eurus_code, wanted=_is("code"), benchmark=True
+    "eurus2-code-heldout": _eurus(
+        split="validation", rows=(2_048,), read=_eurus_code, wanted=_is("code"), benchmark=True
     ),
-    "kodcode": Source(**_KODCODE, wanted=_held_out(False)),
-    "kodcode-heldout": Source(**_KODCODE, wanted=_held_out(True), benchmark=True),
+    "kodcode": _kodcode_part(wanted=_held_out(False)),
+    "kodcode-heldout": _kodcode_part(wanted=_held_out(True), benchmark=True),
     "acecode": Source(
         "TIGER-Lab/AceCode-87K", "train", (87_149,), "MIT", ("question", "test_cases"), _acecode,
         also=("id", "source", "inferences", "context_messages"), streamed=True,

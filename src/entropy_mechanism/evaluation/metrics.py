@@ -184,7 +184,8 @@ def scores(
     for benchmark, grades in grades_by_benchmark.items():
         if benchmark not in protocols:
             raise ValueError(f"{benchmark}: no protocol given; there are some for {', '.join(protocols)}")
-        listed = [protocols[benchmark]] if isinstance(protocols[benchmark], str) else protocols[benchmark]
+        given = protocols[benchmark]
+        listed = [given] if isinstance(given, str) else given
         for protocol in listed:
             try:
                 graded = graded_samples(_decoded(grades, protocol))

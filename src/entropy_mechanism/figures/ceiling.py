@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from ..analysis.ceiling import CEILING_COLUMNS, TOO_FEW, last_quarter
 from ..analysis.law import law
 from ..analysis.published import joined
-from . import published, registry, style
+from . import law_panels, published, registry, style
 
 INPUTS = registry.FIGURES["ceiling"].inputs
 TITLE = "Interventions against the baseline's curve and ceiling"
@@ -22,8 +22,6 @@ CAPTION = (
     "and stay below its ceiling. Below: the paper's Fig 11, read off the picture; there every intervention ends "
     "above the baseline's curve, and the baseline of the 7B model itself ends above its fitted ceiling."
 )
-AXES = {"x_name": style.ENTROPY_NAME, "y_name": style.ACCURACY_NAME}
-PAPER_MODELS = ("qwen2.5-7b", "qwen2.5-32b")
 POINTS = ["run", "model", "train_set", "method", "step", style.ENTROPY, style.ACCURACY]
 
 
@@ -42,7 +40,11 @@ def _panels(points: pd.DataFrame, tests: pd.DataFrame, source: str) -> list[pd.D
         here = usable[(usable["model"] == model) & (usable["train_set"] == train_set)]
         if here.empty:
             continue
-        names = {"panel": f"{model}, {train_set}" if sets[model] > 1 else model, "source": source, **AXES}
+        names = {
+            "panel": f"{model}, {train_set}" if sets[model] > 1 else model,
+            "source": source,
+            **law_panels.AXES,
+        }
         for method in style.method_order(here["method"]):
             for run, dots in here[here["method"] == method].groupby("run", sort=False):
                 late = np.zeros(len(dots), dtype=bool)
@@ -68,7 +70,9 @@ def data(frames: style.Frames) -> pd.DataFrame:
     tests = _tested(frames, "ceiling")
     order = {model: i for i, model in enumerate(style.model_order(tests["model"].dropna(), frames.get("runs")))}
     tests = tests.sort_values("model", key=lambda models: models.map(order), kind="stable")
-    paper = [joined(published.load(f"fig11_{model}"), "fig11", model, "dapo-math") for model in PAPER_MODELS]
+    paper = [
+        joined(published.load(f"fig11_{model}"), "fig11", model, "dapo-math") for model in published.FIG11_MODELS
+    ]
     ours = _panels(curves, tests, "ours")
     return style.stack([*ours, *_panels(pd.concat(paper), _tested(frames, "published_ceiling"), "paper")])
 

@@ -1,5 +1,7 @@
 """Table of differences by problem between a policy and those it is compared with."""
 
+from typing import Any
+
 import pandas as pd
 
 from . import averages, registry, series, style
@@ -64,7 +66,7 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _cell(row: object) -> str:
+def _cell(row: Any) -> str:
     text = f"{100 * row.difference:+.1f}"
     if row.low > 0 or row.high < 0:
         text = f"**{text}**"

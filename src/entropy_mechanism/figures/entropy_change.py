@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..analysis.columns import ENTROPY_BEFORE_FILTER
 from . import panels, registry, style
 
 INPUTS = registry.FIGURES["entropy_change"].inputs
@@ -18,7 +19,6 @@ CAPTION = (
     "measured step standing for those up to the next one. Bottom: slope through the origin of the measured "
     "change on the predicted one, with 95 % interval; 1 where first order is enough."
 )
-ENTROPY = "entropy/sequence_mean/before_filter"
 PARTS = {
     "all": ("measured in all", "#222222", "-"),
     "same prefixes": ("after the same prefixes", "#0072B2", "-"),
@@ -86,7 +86,7 @@ def sums_before(steps: pd.Index, changes: pd.DataFrame) -> pd.DataFrame:
 
 def _split(frames: style.Frames, run: str) -> list[pd.DataFrame]:
     curve = frames["curves"].query("run == @run").sort_values("step")
-    smooth = smoothed(curve.set_index("step")[ENTROPY])
+    smooth = smoothed(curve.set_index("step")[ENTROPY_BEFORE_FILTER])
     all_of_it = smooth - smooth.iloc[0]
     sums = sums_before(smooth.index, frames["entropy_change"].query("run == @run"))
     series = {

@@ -1,5 +1,7 @@
 """Fig 2: how much entropy is left and how much of the gain is reached early in training."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -71,7 +73,7 @@ def draw(frames: style.Frames) -> Figure:
             axes.bar(x, mean, width, color=colour, alpha=0.45, label="" if i else name)
             for place, (model, look) in zip(np.linspace(-0.15, 0.07, len(looks)), looks.items(), strict=True):
                 mine = dots.loc[(dots["run"].map(models) == model) & (len(dots) > 1), "y"]
-                edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+                edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
                 axes.plot(np.full(len(mine), x + place), mine, look.marker, color=look.colour, **edge)
             axes.plot(x + 0.135, paper, "D", color="#111111", markeredgecolor="white", markersize=4.5, zorder=4)
             axes.annotate(

@@ -1,5 +1,7 @@
 """Fig 5: the law fitted on the first 15 % of training predicts the rest. Above: mathematics. Below: code."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -80,7 +82,7 @@ def _draw_panel(axes: Axes, drawn: pd.DataFrame, frames: style.Frames, task: str
         look = looks[name]
         for mark, face in (("fitted", look.colour), ("predicted", "white")):
             dots = style.by(rows, mark=mark)
-            colours = {"color": look.colour, "markerfacecolor": face, "markeredgewidth": 0.6}
+            colours: dict[str, Any] = {"color": look.colour, "markerfacecolor": face, "markeredgewidth": 0.6}
             axes.plot(dots["x"], dots["y"], look.marker, markersize=2.8, **colours)
         for mark, dashes in (("fit", "-"), ("forecast", FORECAST)):
             curve = style.by(rows, mark=mark)
@@ -105,7 +107,7 @@ def draw(frames: style.Frames) -> Figure:
     figure = Figure(figsize=(style.ONE_COLUMN, 0.5 + 2.5 * len(tasks)))
     for axes, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
         _draw_panel(axes, style.by(drawn, panel=task), frames, task)
-    grey = {"color": "#555555", "marker": "o", "markersize": 2.8}
+    grey: dict[str, Any] = {"color": "#555555", "marker": "o", "markersize": 2.8}
     marks = [
         Line2D([], [], **grey, label="fitted on the first 15 %"),
         Line2D([], [], **grey, linestyle=FORECAST, markerfacecolor="white", label="predicted"),

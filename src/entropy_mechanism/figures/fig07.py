@@ -23,8 +23,10 @@ CAPTION = (
 )
 COEFFICIENTS = ("a", "b")
 X_NAME = "ln(billion parameters)"
-COLUMNS = ("task", "coefficient", "model", "non_embedding_parameters", "value", "low", "high")
-COLUMNS += ("intercept", "slope", "left_out_prediction")
+COLUMNS = (
+    *("task", "coefficient", "model", "non_embedding_parameters", "value", "low", "high"),
+    *("intercept", "slope", "left_out_prediction"),
+)
 FAR = 2.0
 """How far apart the logarithms of sizes may be for the paper's to share our axis."""
 
@@ -108,7 +110,8 @@ def draw(frames: style.Frames) -> Figure:
             _draw_panel(axes, rows, frames)
             axes.set_title(f"{coefficient}, {series.TASKS[task]}")
             axes.set_xlabel(X_NAME)
-    dark, grey = {"color": "#444444"}, {"color": "#8C8C8C"}
+    dark: dict[str, Any] = {"color": "#444444"}
+    grey: dict[str, Any] = {"color": "#8C8C8C"}
     handles = [
         Line2D([], [], **dark, marker="o", linestyle="none", label="fit with interval"),
         Line2D([], [], **dark, marker="o", linestyle="none", markerfacecolor="none", label="predicted, left out"),

@@ -25,7 +25,6 @@ QUANTITIES = {  # column, factor to the displayed unit, axis label, name in the 
 }
 SHORT = {"entropy": "Entropy\n(nats per token)", "length": "Length\n(tokens)", "accuracy": "Accuracy\n(%)"}
 PAPER_MODEL = "qwen2.5-7b"
-PAPER_MODELS = (PAPER_MODEL, "qwen2.5-32b")
 
 
 def _compared(curves: pd.DataFrame, frames: style.Frames) -> pd.DataFrame:
@@ -55,7 +54,7 @@ def data(frames: style.Frames) -> pd.DataFrame:
 
 def _published_rows() -> list[pd.DataFrame]:
     parts = []
-    for model in PAPER_MODELS:
+    for model in published.FIG11_MODELS:
         paper = published.load(f"fig11_{model}")
         for quantity, (_, _, name, published_name) in QUANTITIES.items():
             for method in METHODS:
@@ -96,7 +95,7 @@ def _blocks(drawn: pd.DataFrame) -> list[list[str]]:
     """Models side by side, at most two; the paper's own models last unless they are ours too."""
     models = drawn["panel"].str.rsplit(" / ", n=1).str[0]
     ours = list(dict.fromkeys(models[drawn["source"] == "ours"]))
-    others = [model for model in PAPER_MODELS if model not in ours]
+    others = [model for model in published.FIG11_MODELS if model not in ours]
     return [models[i : i + 2] for models in (ours, others) for i in range(0, len(models), 2)]
 
 

@@ -18,7 +18,10 @@ def legend_above(axes: Axes, title: str, handles: list[Artist] | None = None) ->
         axes.set_title(title)
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
-    points = 72 * axes.get_figure(root=True).get_figwidth() / axes.get_gridspec().ncols
+    figure, grid = axes.get_figure(root=True), axes.get_gridspec()
+    assert figure is not None, "the axes belong to no figure"
+    assert grid is not None, "the axes were not made by `subplots`"
+    points = 72 * figure.get_figwidth() / grid.ncols
     fitting = int(points / (3.5 * longest + 28))  # letters of 6.5 points, the handle and the gaps
     legend = axes.legend(
         handles=handles,

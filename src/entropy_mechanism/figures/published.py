@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 FOLDER = Path(__file__).parent / "published"
+FIG11_MODELS = ("qwen2.5-7b", "qwen2.5-32b")
+"""Models of the paper's Fig 11, whose curves are `fig11_<model>`."""
 
 
 @cache

@@ -19,8 +19,10 @@ CAPTION = (
 )
 OBJECTIVES = ("clip-cov", "kl-cov")
 KEYS = ["model", "train_set", "method"]
-SETTINGS = ("scope", "policy", "form", "fraction", "covariance_low", "covariance_high", "draw", "penalty")
-SETTINGS += ("coefficient",)
+SETTINGS = (
+    *("scope", "policy", "form", "fraction", "covariance_low", "covariance_high", "draw", "penalty"),
+    "coefficient",
+)
 MEASURES = ("entropy", "accuracy", "score")
 COLUMNS = [*KEYS, "objective", *SETTINGS, "seeds", "realised", "realised_low", "realised_high"]
 COLUMNS += [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
@@ -69,7 +71,7 @@ def _runs(frames: style.Frames) -> pd.DataFrame:
     scores = series.need(frames, "scores", "policy", "benchmark", "score")
     scores = averages.shared(scores[scores["policy"].isin(runs["run"])])
     pooled = scores[scores["benchmark"] == "pooled"].drop_duplicates("policy").set_index("policy")["score"]
-    found = {name: [] for name in ("realised", *MEASURES)}
+    found: dict[str, list[float]] = {name: [] for name in ("realised", *MEASURES)}
     for run in runs["run"]:
         curve = by_run.get(run, nothing)
         found["realised"].append(curve["selection/fraction"].astype(float).mean())

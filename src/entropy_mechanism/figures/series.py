@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 import pandas as pd
+from matplotlib.typing import LineStyleType
 
 from . import style
 
@@ -74,7 +75,8 @@ def model_looks(models: Iterable[str], frames: style.Frames) -> dict[str, style.
 
 def setting_looks(frame: pd.DataFrame, frames: style.Frames) -> dict[str, style.Look]:
     """Looks of the series of `by_setting`: the model's, with dashes that tell its training sets apart."""
-    looks, dashes = {}, ("-", "--", ":", "-.")
+    looks: dict[str, style.Look] = {}
+    dashes: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
     pairs = frame[["model", "train_set"]].drop_duplicates()
     for model, look in model_looks(pairs["model"], frames).items():
         sets = pairs.loc[pairs["model"] == model, "train_set"]

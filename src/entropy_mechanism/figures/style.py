@@ -18,9 +18,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.typing import LineStyleType, RcKeyType
 
+from ..analysis import columns
 from ..files import replacing
 
 Frames = Mapping[str, pd.DataFrame]
@@ -29,10 +32,8 @@ ONE_COLUMN = 3.3  # inches
 TWO_COLUMNS = 6.9
 PNG_DPI = 200
 
-ENTROPY = "entropy/sequence_mean/after_filter"  # the paper's H, Eq. 5
-ACCURACY = "validation/accuracy"
-LENGTH = "length/mean"
-BASELINE = "grpo"
+ENTROPY, ACCURACY, LENGTH = columns.ENTROPY, columns.ACCURACY, "length/mean"
+BASELINE = columns.BASELINE
 
 GRADIENT_STEPS = "Gradient steps"
 ENTROPY_NAME = "Entropy (nats per token)"
@@ -43,10 +44,9 @@ LENGTH_NAME = "Response length (tokens)"
 ACCURACY_COLOUR = "#332288"
 ENTROPY_COLOUR = "#CC6677"
 COVARIANCE_COLOUR = "#117F80"
-PAPER_COLOUR = "#9A9A9A"
 TEXT_COLOUR = "#222222"
 
-LOOK = {
+LOOK: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters on every machine
     "font.size": 7,
@@ -126,7 +126,7 @@ class Look:
     label: str
     colour: str
     marker: str
-    dashes: str = "-"
+    dashes: LineStyleType = "-"
 
 
 # Okabe-Ito colours; markers repeat what the colour says, for grey printers.
@@ -190,8 +190,8 @@ def method_look(method: str) -> Look:
 def _shaded(colour: str, shade: float) -> str:
     """A colour at 0.5, half way to white at 0 and half way to black at 1; beyond these as at the ends."""
     mixed = np.clip(shade, 0, 1) - 0.5
-    rgb = np.array(matplotlib.colors.to_rgb(colour))
-    return matplotlib.colors.to_hex(rgb + abs(mixed) * ((mixed < 0) - rgb))
+    rgb = np.array(to_rgb(colour))
+    return to_hex(tuple(rgb + abs(mixed) * ((mixed < 0) - rgb)))
 
 
 def method_looks(methods: Iterable[str]) -> dict[str, Look]:
@@ -256,7 +256,7 @@ def model_look(model: str, non_embedding_parameters: float) -> Look:
     shade = matplotlib.colormaps["viridis_r"](0.2 + 0.75 * np.clip(np.nan_to_num(size, nan=0.5), 0, 1))
     own = stem(model)
     marker = _FAMILIES[own][1] if own in _FAMILIES else _OTHER_MARKERS[zlib.crc32(own.encode()) % 7]
-    return Look(model_label(model), matplotlib.colors.to_hex(shade), marker)
+    return Look(model_label(model), to_hex(shade), marker)
 
 
 # --- Runs to series -----------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ COLUMNS = ["panel", "source", "series", "run", "mark", "x_name", "x", "y_name", 
 
 def rows(**columns: Any) -> pd.DataFrame:
     """Rows of a figure's data: scalars are repeated along the arrays; `source` is `ours` unless given."""
-    values = {"source": "ours", "run": "", "low": np.nan, "high": np.nan} | columns
+    values: dict[str, Any] = {"source": "ours", "run": "", "low": np.nan, "high": np.nan} | columns
     length = max((np.size(value) for value in values.values() if not isinstance(value, str)), default=1)
     return pd.DataFrame(
         {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from . import panels, series, style
@@ -115,7 +116,7 @@ def looks(names: Sequence[str]) -> dict[str, style.Look]:
     found = {name: style.Look(name, style.METHODS["grpo"].colour, "", (0, (4, 1.2))) for name in names}
     shades = matplotlib.colormaps["viridis"]([0.05 + 0.83 * i / max(1, len(above) - 1) for i in range(len(above))])
     for i, (name, shade) in enumerate(zip(above, shades, strict=True)):
-        found[name] = style.Look(name, matplotlib.colors.to_hex(shade), _MARKERS[i % len(_MARKERS)])
+        found[name] = style.Look(name, to_hex(shade), _MARKERS[i % len(_MARKERS)])
     return found
 
 

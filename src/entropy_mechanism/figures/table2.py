@@ -17,8 +17,10 @@ CAPTION = (
 )
 AVERAGES = {"pooled": "average, pooled", "macro": "average, macro"}
 KEYS = ["source", "model", "train_set", "method", "seeds"]
-COLUMNS = ("policy", "model", "train_set", "method", "seed", "benchmark", "protocol", "problems", "samples")
-COLUMNS += ("score", "low", "high", "clean_problems", "clean_samples", "clean_score", "clean_low", "clean_high")
+COLUMNS = (
+    *("policy", "model", "train_set", "method", "seed", "benchmark", "protocol", "problems", "samples"),
+    *("score", "low", "high", "clean_problems", "clean_samples", "clean_score", "clean_low", "clean_high"),
+)
 SUFFIXES = {
     "": "score",
     "_low": "low",
@@ -70,7 +72,7 @@ def table(frames: style.Frames) -> pd.DataFrame:
     return pd.DataFrame(rows + _published(names), columns=columns)
 
 
-def _published(names: dict[tuple[str, str], str]) -> list[dict]:
+def _published(names: dict[tuple[str, str], str]) -> list[dict[str, object]]:
     """Rows of the paper's table, with the benchmarks and protocols that are ours too, and its averages."""
     rows = []
     for paper in published.load("table2").to_dict("records"):
@@ -79,7 +81,7 @@ def _published(names: dict[tuple[str, str], str]) -> list[dict]:
         for name, value in benchmarks.items():
             protocol = "avg@32" if name.startswith(("AIME", "AMC")) else "greedy"
             values[_plain(name), protocol] = value
-        row = {
+        row: dict[str, object] = {
             "source": "paper",
             "model": paper["model"],
             "train_set": "",
@@ -101,12 +103,12 @@ def _plain(name: str) -> str:
 def _names(scores: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Column of each (benchmark, protocol), in the order of the columns."""
     pairs = list(dict.fromkeys(zip(scores["benchmark"], scores["protocol"], strict=True)))
-    averages = [pair for pair in pairs if pair[0] in AVERAGES]
+    means = [pair for pair in pairs if pair[0] in AVERAGES]
     first = {pair[0]: pair for pair in reversed(pairs)}
-    entering = [pair for pair in first.values() if pair not in averages][::-1]
-    others = [pair for pair in pairs if pair not in averages and pair not in entering]
-    ordered = entering + sorted(averages, key=lambda pair: list(AVERAGES).index(pair[0])) + others
-    return {pair: pair[0] if pair in averages else " ".join(pair) for pair in ordered}
+    entering = [pair for pair in first.values() if pair not in means][::-1]
+    others = [pair for pair in pairs if pair not in means and pair not in entering]
+    ordered = entering + sorted(means, key=lambda pair: list(AVERAGES).index(pair[0])) + others
+    return {pair: pair[0] if pair in means else " ".join(pair) for pair in ordered}
 
 
 def benchmarks_of(frame: pd.DataFrame) -> list[str]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
         merges=[],
         eos_token=END,
         pad_token=PAD,
-        unk_token=None,
+        unk_token=None,  # type: ignore[arg-type]  # nothing is unknown; its annotation leaves None out
         additional_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
@@ -81,6 +82,13 @@ def build_tokenizer(task: str = "arithmetic") -> Qwen2Tokenizer:
     words = [*WORDS[task], "system\n", "user\n", "assistant\n"]
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     return tokenizer
+
+
+def prompt_text(tokenizer: Qwen2Tokenizer, turns: list[dict[str, str]]) -> str:
+    """What the turns of a chat are to a policy, up to where its response begins."""
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)  # of one chat, and no ids
+    return text
 
 
 def build_model(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> PreTrainedModel:
@@ -138,7 +146,8 @@ def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
     at one. Every step sees newly written solutions. Bit-equal for equal arguments on one thread of one machine.
     """
     model = build_model(settings, tokenizer).train()
-    log, seconds = [], 0.0
+    log: list[WarmupStep] = []
+    seconds = 0.0
     for warmup in filter(None, (settings.warmup, settings.instruct)):
         lessons = _lessons(warmup, settings.seed)
         started = time.perf_counter()
@@ -195,7 +204,7 @@ class _Lessons:
 
 def _lessons(warmup: Warmup, seed: int) -> list[_Lessons]:
     """What is taught, task by task."""
-    shown = {"split": "train", "problems": warmup.problems, "seed": seed}
+    shown: dict[str, Any] = {"split": "train", "problems": warmup.problems, "seed": seed}
     lessons = []
     if warmup.task in ("arithmetic", "both"):
         numbers = ArithmeticSet(kind="arithmetic", operands=warmup.operands, **shown)
@@ -219,12 +228,7 @@ def _batches(
     problems = [problem for lesson in lessons for problem in lesson.problems]
     teachers = [lesson.teacher for lesson in lessons for _ in lesson.problems]
     backend = tokenizer.backend_tokenizer
-    prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": problem}], tokenize=False, add_generation_prompt=True
-        )
-        for problem in problems
-    ]
+    prompts = [prompt_text(tokenizer, [{"role": "user", "content": problem}]) for problem in problems]
     for _ in range(warmup.steps):
         drawn = rng.integers(len(problems), size=warmup.batch).tolist()
         solutions = [teachers[i].write_solution(problems[i], rng) + END for i in drawn]

@@ -115,12 +115,12 @@ def _both(label: str, mine: pd.Series, other: pd.Series, name: str) -> dict[str,
 
 
 def verdicts(ours: Results, theirs: Results) -> pd.DataFrame:
-    """One row per claim that either has measured: claim, and the two verdicts, in bold where they differ."""
+    """One row per claim that either has measured, with both verdicts; bold where both measured it and differ."""
     rows = []
     for mine, other in zip(ours.claims, theirs.claims, strict=True):
         if not (mine.measured or other.measured):
             continue
-        mark = "**" if mine.verdict != other.verdict else ""
+        mark = "**" if mine.measured and other.measured and mine.verdict != other.verdict else ""
         shown = [
             f"{mark}{judged.verdict}{mark}" + (f", {judged.certainty}" if judged.certainty else "")
             for judged in (mine, other)
@@ -130,11 +130,14 @@ def verdicts(ours: Results, theirs: Results) -> pd.DataFrame:
 
 
 def settings(ours: Results, theirs: Results) -> pd.DataFrame:
-    """One row per setting in which the two differ, named as in an experiment file, defaults filled in."""
+    """One row per setting in which the two differ, named as in an experiment file, defaults filled in.
+
+    Title, figures and tables are left out: they say what is shown.
+    """
     rows = [
         (key, *map(_shown, values))
         for key, values in _differences(ours.settings, theirs.settings)
-        if key not in ("title", "description")
+        if key.partition(".")[0] not in ("title", "figures", "tables")
     ]
     return pd.DataFrame(rows, columns=["Setting", "Here", theirs.name])
 
@@ -208,8 +211,8 @@ def draw(ours: Results, theirs: Results) -> Figure:
         grid[2 * block, 0].set_ylabel("Entropy\n(nats per token)")
         grid[2 * block + 1, 0].set_ylabel("Accuracy (%)")
     handles = [Line2D([], [], color=look.colour, label=look.label) for look in looks.values()]
-    handles.append(Line2D([], [], color=style.TEXT_COLOUR, label=ours.name))
-    handles.append(Line2D([], [], color=style.TEXT_COLOUR, label=theirs.name, linestyle="--"))
+    handles.append(Line2D([], [], color="0.6", label=ours.name))
+    handles.append(Line2D([], [], color="0.6", label=theirs.name, linestyle="--"))
     figure.legend(handles=handles, loc="outside upper center", ncols=2 if columns == 1 else 4)
     return figure
 
@@ -226,7 +229,7 @@ class Beside:
 
     @property
     def other_verdicts(self) -> int:
-        """How many claims the two judge differently."""
+        """How many claims that both have measured they judge differently."""
         return int(self.verdicts["Here"].str.startswith("**").sum()) if len(self.verdicts) else 0
 
 

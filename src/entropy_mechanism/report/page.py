@@ -107,7 +107,7 @@ def _significant(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.4g}"
 
 
-def _cell(value: object, link: str = "") -> _Cell:
+def _cell(value: str | float | None, link: str = "") -> _Cell:
     if isinstance(value, str):
         text = markupsafe.escape(value)
         html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(text))
@@ -241,9 +241,9 @@ def build(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": _data_uri, "rows": _rows, "width": _width, "heading": heading}
+    environment.filters.update(data_uri=_data_uri, rows=_rows, width=_width, heading=heading)
     numbers = report.headlines
-    there = {entry.name for entry in (*report.figures, *report.tables)}
+    there = {entry.name for entry in report.figures} | {entry.name for entry in report.tables}
     return environment.get_template("template.html").render(
         report=report,
         css=markupsafe.Markup((FOLDER / "style.css").read_text(encoding="utf-8")),

@@ -146,7 +146,8 @@ class CodeGrader:
         checked = {text: read_tests(text) for text in tests}
         programs = [extract_code(response) for response in responses]
         items = list(zip(programs, tests, strict=True))
-        keys = {item: _digest(*item) for item in dict.fromkeys(items) if item[0] is not None}
+        runnable = dict.fromkeys((program, text) for program, text in items if program is not None)
+        keys = {item: _digest(*item) for item in runnable}
         distinct = [item for item, key in keys.items() if key not in self._known]
         wanted = min(self.workers, len(distinct))
         # Started here and not in a thread: a sandbox ends with the thread that started it.
@@ -168,7 +169,9 @@ class CodeGrader:
                 verdicts = dict(zip(distinct, pool.map(grade_one, distinct), strict=True))
         else:
             verdicts = {item: grade_one(item) for item in distinct}
-        found = {item: verdicts.get(item) or self._known[key] for item, key in keys.items()}
+        found: dict[tuple[str | None, str], Verdict] = {
+            item: verdicts.get(item) or self._known[key] for item, key in keys.items()
+        }
         self._remember({keys[item]: verdict for item, verdict in verdicts.items()})
         return [found.get(item, Verdict(Outcome.NO_ANSWER, "no code block")) for item in items]
 
@@ -189,8 +192,8 @@ def grade_program(sandbox: Sandbox, program: str, tests: Tests, max_tests: int =
     """Run one program against the first `max_tests` tests, in order, up to the first that it fails."""
     program = program.encode(errors="replace").decode()
     if tests.kind == "pytest":
-        ended = sandbox.run(Job("solution", {"code": program}), Job("tests", {"code": tests.code}))
-        return _pytest_verdict(*ended, sandbox.limits)
+        solution, tested = sandbox.run(Job("solution", {"code": program}), Job("tests", {"code": tests.code}))
+        return _pytest_verdict(solution, tested, sandbox.limits)
     inputs, outputs = tests.inputs[:max_tests], tests.outputs[:max_tests]
     if tests.kind == "call":
         payload = {"code": program, "function": tests.function, "calls": inputs}

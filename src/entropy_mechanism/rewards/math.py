@@ -34,7 +34,7 @@ class Grader:
         """Grade as `kind` says, with at most so many processes and seconds per comparison."""
         self.kind = kind
         self.workers = Workers(workers, deadline)
-        self.remembered: dict[tuple[str, str], Outcome] = {}
+        self.remembered: dict[tuple[str | None, str], Outcome] = {}
 
     def __enter__(self) -> "Grader":
         return self
@@ -58,7 +58,11 @@ class Grader:
             outcome = self.remembered.get(pair) or self._at_once(*pair)
             if outcome is not None:
                 known[pair] = outcome
-        open_pairs = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+        open_pairs = [
+            (given, gold)
+            for given, gold in dict.fromkeys(pairs)
+            if given is not None and (given, gold) not in known  # without an answer the outcome is known
+        ]
         found = self.workers.compare([(given, gold, self.kind) for given, gold in open_pairs])
         for pair, outcome in zip(open_pairs, found, strict=True):
             known[pair] = self.remembered[pair] = outcome
@@ -103,8 +107,8 @@ def _plainly(given: str, gold: str) -> Outcome | None:
         return Outcome.CORRECT if numbers.same(a, b) else Outcome.WRONG
     if b is not None and numbers.is_enormous(given):
         return Outcome.WRONG
-    a, b = _BASED.fullmatch(given), _BASED.fullmatch(gold)
-    if a and b and a[2] != b[2] and a[1].isdigit() and b[1].isdigit():
+    ours, theirs = _BASED.fullmatch(given), _BASED.fullmatch(gold)
+    if ours and theirs and ours[2] != theirs[2] and ours[1].isdigit() and theirs[1].isdigit():
         return Outcome.WRONG  # 16_8 and 16_9: math-verify drops the base
     return None
 

@@ -4,6 +4,7 @@ Only rewrites that keep the meaning of a final answer; what needs a parser is le
 """
 
 import re
+from collections.abc import Callable
 
 from entropy_mechanism.rewards import numbers
 
@@ -14,7 +15,7 @@ _SIGNS = str.maketrans(
      "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\n": " ", "\t": " "} | _FULL_WIDTH
 )  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_REWRITES = [
+_REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+"), lambda match: f"^{{{match[0].translate(_RAISED)}}}"),
     # the whole number stands below the sign √, but only the first digit below \sqrt
     (re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[a-zA-Z])|[({]([^(){}]*)[)}])"), r"\\sqrt{\1\2}"),

@@ -39,7 +39,7 @@ def equal(given: str, gold: str, kind: str) -> bool:
 
 
 def warm_up() -> None:
-    """Load what the first comparison would load."""
+    """Load what the first comparison would load. Raises RuntimeError where math-verify does not work."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
     for kind in ("paper", "strict"):
@@ -57,8 +57,13 @@ def _readings(given: str, gold: str) -> list[tuple[str, str]]:
     (given_name, given_value), (gold_name, gold_value) = sides(given), sides(gold)
     if (given_name or gold_name) and (given_name is None or gold_name is None or given_name == gold_name):
         pairs.append((given_value, gold_value))
-    scientific = [tuple(_SCIENTIFIC.sub(r"\1\\times10^{\2}", text) for text in pair) for pair in pairs]
+    scientific = [(_with_powers(a), _with_powers(b)) for a, b in pairs]
     return list(dict.fromkeys([*scientific, *pairs]))
+
+
+def _with_powers(text: str) -> str:
+    r"""`2e-1` as `2\times10^{-1}`."""
+    return _SCIENTIFIC.sub(r"\1\\times10^{\2}", text)
 
 
 def _parsed(text: str, whole: bool = False) -> list[Basic | MatrixBase | str]:

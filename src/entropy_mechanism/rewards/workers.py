@@ -46,6 +46,9 @@ class _Process:
             env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
             process_group=0,  # Ctrl-C is for the parent
         )
+        assert self.popen.stdin is not None  # both are pipes
+        assert self.popen.stdout is not None
+        self.requests, self.replies = self.popen.stdin, self.popen.stdout
         self.ready = False
         self.item: int | None = None
         self.deadline = time.monotonic() + START_PATIENCE
@@ -54,13 +57,13 @@ class _Process:
         """Begin with an item; a worker that has died meanwhile is noticed when its answer is read."""
         self.item, self.deadline = item, time.monotonic() + deadline
         with contextlib.suppress(BrokenPipeError):
-            self.popen.stdin.write(json.dumps(request).encode() + b"\n")
+            self.requests.write(json.dumps(request).encode() + b"\n")
 
     def end(self) -> int:
         """Kill it; its exit status."""
         self.popen.kill()
-        self.popen.stdin.close()
-        self.popen.stdout.close()
+        self.requests.close()
+        self.replies.close()
         return self.popen.wait()
 
 
@@ -81,7 +84,7 @@ class Workers:
         A request whose worker died (killed from outside, or out of memory) is tried once more in a new one, then
         it is an error. Raises RuntimeError when workers do not start.
         """
-        outcomes: list[Outcome | None] = [None] * len(requests)
+        outcomes: dict[int, Outcome] = {}
         waiting = deque(range(len(requests)))
         deaths: Counter[int] = Counter()
         try:
@@ -99,11 +102,12 @@ class Workers:
                         raise RuntimeError(
                             f"a worker that compares answers was not ready in {START_PATIENCE:.0f} s"
                         )
+                    assert process.item is not None  # an idle worker is never late
                     outcomes[process.item] = Outcome.TIMEOUT
         finally:
             for process in [p for p in self.processes if p.item is not None]:  # only after an exception
                 self._end(process)
-        return outcomes
+        return [outcomes[item] for item in range(len(requests))]
 
     def close(self) -> None:
         """End all workers."""
@@ -124,14 +128,15 @@ class Workers:
         active = [p for p in self.processes if p.item is not None or not p.ready]
         with selectors.DefaultSelector() as selector:
             for process in active:
-                selector.register(process.popen.stdout, selectors.EVENT_READ, process)
+                selector.register(process.replies, selectors.EVENT_READ, process)
             first = min(process.deadline for process in active)
             return [key.data for key, _ in selector.select(max(0.0, first - time.monotonic()))]
 
     def _read(
-        self, process: _Process, outcomes: list[Outcome | None], waiting: deque[int], deaths: Counter[int]
+        self, process: _Process, outcomes: dict[int, Outcome], waiting: deque[int], deaths: Counter[int]
     ) -> None:
-        line = os.read(process.popen.stdout.fileno(), 4096).strip()
+        """Take in what a worker has written, or that it died; outcomes are by the item's place."""
+        line = os.read(process.replies.fileno(), 4096).strip()
         item = process.item
         if line == worker.READY and not process.ready:
             process.ready = True

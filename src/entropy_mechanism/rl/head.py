@@ -44,12 +44,15 @@ def head_entropy_change(
     """
     with torch.no_grad(), torch.autocast(before_ND.device.type, enabled=False):
         rows = max(1, chunk // 4)  # seven tensors of this many logits at once; the backward pass holds two chunks
-        heads = [weight_VD.to(before_ND.dtype) for weight_VD in (before_weight_VD, after_weight_VD)]
+        before_head_VD = before_weight_VD.to(before_ND.dtype)
+        after_head_VD = after_weight_VD.to(before_ND.dtype)
         parts = [
             _chunk_entropy_change(
-                *(_shifted_logits(hidden, head) for hidden, head in zip(pair, heads, strict=True)), target
+                _shifted_logits(before_nD, before_head_VD), _shifted_logits(after_nD, after_head_VD), target_n
             )
-            for *pair, target in zip(*(part.split(rows) for part in (before_ND, after_ND, target_N)), strict=True)
+            for before_nD, after_nD, target_n in zip(
+                before_ND.split(rows), after_ND.split(rows), target_N.split(rows), strict=True
+            )
         ]
     return torch.cat(parts, 1)
 
@@ -102,12 +105,11 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(
         ctx: Any, logprob_gradient_N: torch.Tensor | None, entropy_gradient_N: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        hidden_ND, weight_VD, target_N, *saved = ctx.saved_tensors
+        hidden_ND, weight_VD, target_N, mean_N, logsum_N, tempered_logsum_N = ctx.saved_tensors
         if logprob_gradient_N is None:
-            logprob_gradient_N = torch.zeros_like(saved[0])
-        per_token = (target_N, *saved, logprob_gradient_N, entropy_gradient_N)
+            logprob_gradient_N = torch.zeros_like(mean_N)
         hidden_gradient = torch.zeros_like(hidden_ND) if ctx.needs_input_grad[0] else None
-        weight_gradient = torch.zeros_like(weight_VD, dtype=saved[0].dtype) if ctx.needs_input_grad[1] else None
+        weight_gradient = torch.zeros_like(weight_VD, dtype=mean_N.dtype) if ctx.needs_input_grad[1] else None
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight = weight_VD.to(hidden_ND.dtype)
             for start in range(0, len(hidden_ND), ctx.chunk):
@@ -117,7 +119,12 @@ class _ChunkedHead(torch.autograd.Function):
                     weight,
                     _logit_gradient(
                         _shifted_logits(hidden_ND[rows], weight),
-                        *(None if values is None else values[rows] for values in per_token),
+                        target_N[rows],
+                        mean_N[rows],
+                        logsum_N[rows],
+                        tempered_logsum_N[rows],
+                        logprob_gradient_N[rows],
+                        None if entropy_gradient_N is None else entropy_gradient_N[rows],
                         ctx.temperature,
                     ),
                     None if hidden_gradient is None else hidden_gradient[rows],

@@ -96,12 +96,13 @@ class Trainer:
         self.grader: Grader = lambda *columns: ranks.spread(grader, *columns)
         self.validation, self.checkpoints, self.hooks = validation, checkpoints, hooks
         self.best = checkpoints.parent / "best"
-        self.reference = self.reward_model = None
+        self.reference: Policy | None = None
+        self.reward_model: ImplicitRewardModel | None = None
+        self.old_policy: Policy | None = None
         if config.regularisation.reference_kl:
             self.reference = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         if config.advantage.estimator == "prime":
             self.reward_model = ImplicitRewardModel(model, config.advantage.reward_model, training, *spread[1:])
-        self.old_policy = None
         if isinstance(config.objective, KlCov) and config.objective.penalty == "full":
             self.old_policy = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         self.policy = Policy(model, *spread)
@@ -190,7 +191,10 @@ class Trainer:
                 checkpoint.save(*place, needed=self.best_in_checkpoint)
 
     def result(self) -> tuple[int, dict[str, torch.Tensor]]:
-        """Version and whole weights, on the main rank's CPU, of the policy that is the run's result."""
+        """Version and whole weights, on the main rank's CPU, of the policy that is the run's result.
+
+        Raises OSError where the weights of the best policy are gone.
+        """
         if self.config.training.final == "last":
             weights = {name: tensor.cpu() for name, tensor in self.policy.weights() if self.ranks.main}
             return self.state.step, weights
@@ -211,8 +215,8 @@ class Trainer:
         row["validation/accuracy"] = None
         if self.state.step % training.validate_every == 0 or measure_only:
             with self.timed("validate"):
-                row["validation/accuracy"] = self.validate()
-            self.keep_if_best(row["validation/accuracy"])
+                row["validation/accuracy"] = accuracy = self.validate()
+            self.keep_if_best(accuracy)
         collected = self.collector.collect(self.state.step, self.state.cursor)
         row |= collected.metrics
         self.engine.sleep()
@@ -238,8 +242,9 @@ class Trainer:
         self.state.cursor = collected.cursor
         for phase in ("sample", "grade", "logprob", "update", "validate", "checkpoint"):
             row[f"time/{phase}"] = self.seconds.pop(phase, 0.0)
-        row["time/step"] = time.perf_counter() - start
-        row["throughput/tokens_per_second"] = row.pop("rollout/tokens") / row["time/step"]
+        row["time/step"] = seconds = time.perf_counter() - start
+        del row["rollout/tokens"]
+        row["throughput/tokens_per_second"] = collected.metrics["rollout/tokens"] / seconds
         if self.ranks.main:
             self.hooks.row(row)
 

@@ -1,4 +1,4 @@
-"""Per-token losses. Pure: the weights of the mean are applied by the caller, never here.
+"""Per-token losses [N] of N response tokens. Pure: the weights of the mean are applied by the caller, never here.
 
 Adding one is a function in a file of one's own that the experiment names (docs/extending.md); one of the project's
 is a settings class in `methods.py`, a function here and a line in `OBJECTIVES`.
@@ -99,6 +99,7 @@ def kl_cov(tokens: Tokens, settings: KlCov) -> torch.Tensor:
     mean.
     """
     if settings.penalty == "full":
+        assert tokens.full_kl is not None, "penalty `full` needs the divergence at the selected tokens"
         penalty = tokens.full_kl
     else:
         penalty = kl_estimate(torch.where(tokens.selected, tokens.log_ratio(), 0.0), settings.penalty)
@@ -129,6 +130,7 @@ def kl_estimate(log_ratio: torch.Tensor, estimator: str) -> torch.Tensor:
     """Estimates per token of KL(p || q), given log_ratio = log q - log p of tokens drawn from p.
 
     k1 = -log_ratio, k2 = log_ratio^2 / 2, k3 = exp(log_ratio) - 1 - log_ratio (Schulman 2020); abs = |log_ratio|.
+    Elementwise, of any shape. Raises ValueError for another estimator.
     """
     match estimator:
         case "abs":

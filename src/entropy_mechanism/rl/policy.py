@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -47,27 +47,26 @@ class Policy:
                 f"weights are {half.pop()}; training needs float32 weights, whatever the compute dtype"
             )
         self.ranks = ranks or Ranks()
-        self._replicated, self._sharded = False, self.ranks.size > 1 and sharded
+        sharded = self.ranks.size > 1 and sharded
         self.model = model.eval()  # dropout would make pi_old and pi two functions
-        if not self._sharded:
+        if not sharded:
             self.model.to(self.ranks.device)
         self.dtype = getattr(torch, dtype)
         self._reader: torch.nn.Module = _Reader(self.model)
-        if self._sharded:
+        if sharded:
             kept = None if dtype == "float32" else self.dtype
             precision = MixedPrecisionPolicy(param_dtype=kept, reduce_dtype=torch.float32)
             pinned = self.ranks.device.type == "cuda"
             place = CPUOffloadPolicy(pin_memory=pinned) if self.ranks.offload else OffloadPolicy()
-            weights = dict(model.state_dict()) if self.ranks.main else {}
-            for part in (*self.model.model.layers, self._reader):
+            weights: dict[str, Any] = dict(model.state_dict()) if self.ranks.main else {}
+            for part in (*_layers(self.model), self._reader):
                 fully_shard(part, mp_policy=precision, offload_policy=place)
             if self.ranks.any(any(parameter.is_meta for parameter in model.parameters())):
                 self._receive(weights)
         elif self.ranks.size > 1 and any(parameter.requires_grad for parameter in model.parameters()):
             self._reader = DistributedDataParallel(self._reader, forward_sync_buffers=False)
-            self._replicated = True
 
-    def _receive(self, weights: dict[str, torch.Tensor]) -> None:
+    def _receive(self, weights: dict[str, Any]) -> None:
         """Share out the main rank's whole `weights`, one at a time, also to ranks whose model is empty."""
         rest = torch.device("cpu") if self.ranks.offload else self.ranks.device
 
@@ -92,7 +91,9 @@ class Policy:
         `last` says that this is the last pass before the optimiser's step, when ranks exchange their gradients.
         """
 
-        def statistics(model: PreTrainedModel, part: Sequences) -> tuple[torch.Tensor | None, ...]:
+        def statistics(
+            model: PreTrainedModel, part: Sequences
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
             found = token_statistics(model, part, temperature, chunk, entropy_gradient, whole_n=whole_n)
             return found.logprob_N, found.entropy_N, found.logprobs_nV
 
@@ -108,7 +109,7 @@ class Policy:
         with contextlib.ExitStack() as stack:
             if self.dtype != torch.float32:
                 stack.enter_context(torch.autocast(self.ranks.device.type, self.dtype))
-            if self._replicated and not last:
+            if isinstance(self._reader, DistributedDataParallel) and not last:
                 stack.enter_context(self._reader.no_sync())
             return self._reader(function, sequences if len(sequences) else _NOTHING)
 
@@ -129,7 +130,7 @@ class Policy:
 
     def reshard(self) -> None:
         """Give back other ranks' weights, which a pass without gradient leaves whole; a backward pass does not."""
-        if self._sharded:
+        if isinstance(self._reader, FSDPModule):
             self._reader.reshard()
 
     @torch.no_grad()
@@ -179,8 +180,12 @@ class Policy:
             set_optimizer_state_dict(self.model, optimizer, state.get("optimizer", {}), options=options)
 
     def _whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, DTensor):
+            return tensor
         # Offloaded shards are put together where the ranks' fast connection is.
-        return tensor.to(self.ranks.device).full_tensor() if isinstance(tensor, DTensor) else tensor
+        shards = tensor.to(self.ranks.device)
+        assert isinstance(shards, DTensor)
+        return shards.full_tensor()
 
 
 def recompute_activations(model: PreTrainedModel) -> PreTrainedModel:
@@ -188,9 +193,16 @@ def recompute_activations(model: PreTrainedModel) -> PreTrainedModel:
 
     Gradients are the same to the bit. transformers' own switch acts in training mode only, where dropout is on.
     """
-    for layer in model.model.layers:
+    for layer in _layers(model):
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     return model
+
+
+def _layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The blocks of a causal language model."""
+    blocks = model.get_submodule("model.layers")
+    assert isinstance(blocks, torch.nn.ModuleList), f"{type(model).__name__} keeps its layers elsewhere"
+    return blocks
 
 
 class _Reader(torch.nn.Module):

@@ -55,7 +55,7 @@ def _mask(like_N: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def selection_metrics(
     selected_N: torch.Tensor, logprob_N: torch.Tensor, advantage_N: torch.Tensor
 ) -> dict[str, float]:
-    """Number, share and composition of the selected tokens; the composition is NaN when there are none."""
+    """Number, share and composition of the selected tokens (bool); NaN for the composition of none."""
     chosen = logprob_N.detach()[selected_N]
     return {
         "selection/count": float(selected_N.sum()),

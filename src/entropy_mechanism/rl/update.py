@@ -42,7 +42,7 @@ class MiniBatch:
 
 
 def importance(logprob_N: torch.Tensor, engine_logprob_N: torch.Tensor, cap: float) -> torch.Tensor:
-    """min(pi_trainer / pi_engine, cap) of every token, both before the rollout's updates.
+    """min(pi_trainer / pi_engine, cap) of every token, [N], both before the rollout's updates.
 
     Truncated importance sampling: the loss is an expectation under the trainer's policy, and the engine drew from
     its own, which rounding has moved a little away.
@@ -154,8 +154,10 @@ def _read_micro_batch(
     """
     settings, training, part = config.objective, config.training, batch.rows(rows)
     reading = (part.sequences, training.temperature, training.logprob_chunk)
-    penalised_n = old_nV = None
+    penalised_n: torch.Tensor | None = None
+    old_nV: torch.Tensor | None = None
     if old_policy is not None and _wants_full_kl(settings):
+        assert chosen_N is not None, "penalty `full` needs its tokens chosen before they are read"
         penalised_n = chosen_N[batch.sequences.token_index(rows)].nonzero().squeeze(-1)
         with torch.no_grad():
             old_nV = old_policy.read(*reading, whole_n=penalised_n).logprobs_nV
@@ -169,7 +171,8 @@ def _read_micro_batch(
     else:
         selected, scope_N = chosen_N[batch.sequences.token_index(rows)].to(logprob.device), chosen_N
     full_kl = torch.zeros_like(advantage)
-    if old_nV is not None:
+    if penalised_n is not None and old_nV is not None:
+        assert statistics.logprobs_nV is not None  # `whole_n` asks for them
         kl_n = torch.nn.functional.kl_div(statistics.logprobs_nV, old_nV, reduction="none", log_target=True).sum(
             -1
         )
@@ -191,7 +194,7 @@ def _wants_full_kl(settings: object) -> bool:
     return isinstance(settings, KlCov) and settings.penalty == "full"
 
 
-def _micro_batches(sequences: Sequences, config: RunConfig) -> list[Sequence[int]]:
+def _micro_batches(sequences: Sequences, config: RunConfig) -> Sequence[Sequence[int]]:
     """Rows of each micro-batch: of similar lengths, but consecutive where their composition changes the result."""
     settings, tokens = config.objective, config.training.micro_batch_tokens
     selected_within = isinstance(settings, Selection) and settings.scope == "microbatch"
@@ -238,7 +241,8 @@ def token_weights(
     """Weight of every token of a micro-batch in the mean over the update's N tokens of B responses; [n].
 
     token-mean: 1 / N. sequence-mean: 1 / (B |y|). constant: 1 / (B max_response) (Dr. GRPO). micro-batch-mean:
-    the mean over the micro-batch's n tokens of b responses, times b / B (the paper's code).
+    the mean over the micro-batch's n tokens of b responses, times b / B (the paper's code). Raises ValueError for
+    another aggregation.
     """
     responses, lengths = len(whole), part.response_lengths_B
     tokens = int(lengths.sum())
@@ -261,7 +265,7 @@ def select(
     settings: object,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The tokens that the objective treats specially among the N given; none for objectives without selection."""
+    """The tokens that the objective treats specially among the N given, bool; none without selection."""
     nothing = torch.zeros_like(advantage_N, dtype=torch.bool)
     if not isinstance(settings, Selection) or not len(advantage_N):
         return nothing
@@ -281,6 +285,7 @@ def _select_ahead(policy: Policy, batch: MiniBatch, config: RunConfig, generator
     With `policy: old` that pass serves Clip-Cov alone, which leaves out tokens that PPO clips.
     """
     settings, current = config.objective, batch.old_logprob_N
+    assert isinstance(settings, Selection)
     if settings.policy == "current" or isinstance(settings, ClipCov):
         current = _measure(policy, batch, config)
     return select(current, batch.old_logprob_N, batch.advantage_N, settings, generator)

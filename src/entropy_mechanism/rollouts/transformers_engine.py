@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from entropy_mechanism.memory import MAX_ROWS
 from entropy_mechanism.rollouts.engine import Completion, Sampling
 
 
@@ -16,7 +17,7 @@ class TransformersEngine:
     """
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: int, max_rows: int = 2048, dtype: str = "float32"
+        self, model: PreTrainedModel, vocabulary: int, max_rows: int = MAX_ROWS, dtype: str = "float32"
     ) -> None:
         """Generate with `model` as it is at each call: a trainer may hand over the very model it updates.
 
@@ -57,7 +58,7 @@ class TransformersEngine:
         self.model.eval()
         samples = max((len(row) for row in seeds), default=1)
         step = max(1, self.max_rows // max(1, samples))
-        completions = []
+        completions: list[list[Completion]] = []
         with torch.autocast(self.model.device.type, self.dtype, enabled=self.dtype != torch.float32):
             for start in range(0, len(prompts), step):
                 part = slice(start, start + step)
@@ -75,8 +76,8 @@ class TransformersEngine:
         mask, position, logits, cache = self._read_prompts(prompts, repeats, device)
         stop = torch.tensor(sampling.stop_ids, device=device)
         rows = torch.arange(len(flat_seeds), device=device)  # which responses are still being written
-        tokens = [[] for _ in flat_seeds]
-        logprobs = [[] for _ in flat_seeds]
+        tokens: list[list[int]] = [[] for _ in flat_seeds]
+        logprobs: list[list[float]] = [[] for _ in flat_seeds]
         stopped = [False] * len(flat_seeds)
         for t in range(sampling.max_tokens):
             token, logprob = self._draw(logits, sampling.temperature, uniform_BT[rows, t])

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from entropy_mechanism.memory import VLLM_SHARE
 from entropy_mechanism.rollouts.engine import Completion, EngineError, Sampling
 
 VLLM_VERSION = "0.32.0"
 MAX_ROWS = 512
 """Responses generated at once at most."""
-GPU_SHARE = 0.4
-"""Share of a GPU's memory that vLLM takes where nothing else is asked for; the trainer needs the rest."""
 CPU_CACHE = 1 << 30
 """Bytes of key-value cache on the CPU where nothing else is asked for."""
 _FIXED = {
@@ -64,7 +63,7 @@ class VllmEngine:
             _check_head_size(model)
         self.device, self.longest = device, longest
         self._asleep = False
-        settings: dict[str, Any] = {"enable_sleep_mode": True, "gpu_memory_utilization": memory or GPU_SHARE}
+        settings: dict[str, Any] = {"enable_sleep_mode": True, "gpu_memory_utilization": memory or VLLM_SHARE}
         if device == "cpu":  # compiled kernels are for GPUs
             settings = {"enforce_eager": True}
             settings |= {"gpu_memory_utilization": memory} if memory else {"kv_cache_memory_bytes": CPU_CACHE}

@@ -19,7 +19,10 @@ from entropy_mechanism.rewards.outcome import Outcome
 def grade_samples(
     samples: Path, problems: Path, grader: GraderName, key: str, output: Path, results: Path
 ) -> None:
-    """Grade every response of a samples file by its problem's tests or answer."""
+    """Grade every response of a samples file by its problem's tests or answer.
+
+    Raises ValueError for a response to a problem that is not there.
+    """
     with tracking.stage(
         "grade",
         key,
@@ -67,7 +70,7 @@ def score(
     settings = load_experiment(experiment)
     paths = files.named_paths(grades)
     protocols = {name: settings.evaluation.benchmarks[name].protocols for name in paths}
-    inputs = [*paths.values(), *overlaps]
+    inputs: list[Path | str] = [*paths.values(), *overlaps]
     with tracking.stage("score", policy, results=results, inputs=inputs, outputs=[output]) as record:
         frames = {name: pd.read_parquet(path) for name, path in paths.items()}
         known = pd.concat([pd.read_parquet(path) for path in overlaps], ignore_index=True)

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from entropy_mechanism.config import RunConfig
 from entropy_mechanism.models import manifest
 from entropy_mechanism.resources import host_bytes
 from entropy_mechanism.shapes import Shape, from_folder
+from entropy_mechanism.tracking.provenance import package_version
 
 _PACKAGES = ("torch", "transformers", "accelerate", "vllm")
 
@@ -29,7 +29,7 @@ def report(inputs: Mapping[str, Path], store: Path) -> dict[str, Any]:
         "code": files.fingerprint(
             {name: value for name, value in files.sha256_of_tree(_package()).items() if name.endswith(".py")}
         ),
-        "packages": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "packages": {"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
         "inputs": {name: _digest(path) for name, path in inputs.items()},
         "weights": _weights(inputs["model"]),
         "memory": _available_memory(),
@@ -121,13 +121,6 @@ def _shape(model: Path) -> Shape | None:
 
 def _package() -> Path:
     return Path(__file__).parents[1]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _digest(path: Path) -> str | None:

@@ -35,7 +35,7 @@ def _warmed_up(settings: TinyModel, model: str, output: Path, record: tracking.S
     result = warm_up(settings, tokenizer)
     save_policy(result.model, tokenizer, output.parent)
     parameters = result.model.num_parameters()
-    embedding = result.model.get_input_embeddings().weight.numel()
+    embedding = sum(weight.numel() for weight in result.model.get_input_embeddings().parameters())
     heads = embedding if settings.tied else 2 * embedding
     facts = {"parameters": parameters, "non_embedding_parameters": parameters - heads, **result.statistics}
     manifest.write(output, output.parent, facts)

@@ -15,7 +15,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def find_place(
 
     Raises ConfigError when the options do not say enough or contradict each other.
     """
-    step = os.environ if "SLURM_STEP_NUM_NODES" in os.environ else {}
+    step: Mapping[str, str] = os.environ if "SLURM_STEP_NUM_NODES" in os.environ else {}
     count = nodes or int(step.get("SLURM_STEP_NUM_NODES", "1"))
     if count == 1:
         return Place()
@@ -55,7 +55,7 @@ def find_place(
             f"starts the ranks there (srun --nodes={count} --ntasks={count} --ntasks-per-node=1)"
         )
     rank = node_rank if node_rank is not None else step.get("SLURM_NODEID")
-    addresses = [main_address] if main_address else []
+    addresses: list[str | None] = [main_address] if main_address else []
     if not addresses and "SLURM_STEP_NODELIST" in step:
         # srun mostly runs on the first node; its address helps where no resolver knows the names of nodes.
         addresses = [first_host(step["SLURM_STEP_NODELIST"]), step.get("SLURM_LAUNCH_NODE_IPADDR")]
@@ -77,7 +77,9 @@ def find_place(
 
 def first_host(names: str) -> str:
     """The first name of a list as Slurm writes it, such as `gpu[03-06,09]-ib,login1`."""
-    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", re.match(r"[^,\[]*(?:\[[^\]]*\][^,\[]*)*", names)[0])
+    first = re.match(r"[^,\[]*(?:\[[^\]]*\][^,\[]*)*", names)
+    assert first is not None  # it matches an empty text, too
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0])
 
 
 @contextlib.contextmanager
@@ -182,7 +184,7 @@ def await_word(peers: Peers, stop: StopRequest, kind: str) -> dict[str, Any] | N
 
 
 def leave(peers: Peers, stop: StopRequest) -> int:
-    """On another node: the exit status, which is node 0's, once that has ended."""
+    """On another node: the exit status, which is node 0's, once that has ended; NodesError where that is gone."""
     if peers.verdict is None:
         await_word(peers, stop, "verdict")
     if peers.verdict is None:
@@ -227,7 +229,7 @@ def _arrivals(
                     continue
                 del strangers[link]
                 node = hello["node"] if hello else None
-                if node not in missing or node in reports or not (message or link.open):
+                if hello is None or node not in missing or node in reports or not (message or link.open):
                     link.send(kind="refusal", text="another training listens there, or this node has come already")
                     link.close()
                     continue

@@ -19,7 +19,7 @@ from entropy_mechanism.config_errors import ConfigError
 from entropy_mechanism.costs import Cost, Scale
 from entropy_mechanism.figures import registry
 from entropy_mechanism.paths import FIXED
-from entropy_mechanism.plan import Plan
+from entropy_mechanism.plan import Plan, Run
 from entropy_mechanism.stages.memory import shape_of
 
 _PARTS = {"eurus2-math-heldout": 1024, "eurus2-code-heldout": 1024, "kodcode-heldout": 500}
@@ -100,12 +100,11 @@ class Bill:
         return f"{self.unit} {self.time}"
 
     def report(self, name: str, gpus: int | None) -> list[str]:
-        """Lines for a person: each run, then everything together."""
+        """Lines for a person: each run, then everything together. Raises ValueError for too few `gpus`."""
         plan, runs = self.plan, self.runs
-        items = len(plan.experiment.figures) + len(plan.experiment.tables)
         lines = [
             f"{name}: {len(plan.data_sets)} data sets, {len(plan.models)} models, {len(runs)} trainings, "
-            f"{len(self.answers)} evaluated policies, {items} figures and tables",
+            f"{len(self.answers)} evaluated policies, {len(plan.items)} figures and tables",
             f"All that follows is an estimate for devices of kind {self.gpu if self.unit == 'GPU' else 'cpu'}; "
             "docs/reproducing.md states the sums.",
             "",
@@ -158,10 +157,9 @@ class Bill:
             "|---|---|---|---|---|---|---|---|",
         ]
         counted: set[str] = set()
-        experiment = self.plan.experiment
-        for item in sorted({**experiment.figures, **experiment.tables}, key=_order):
+        for item in sorted(self.plan.items, key=_order):
             fixed = set(registry.entry(item).inputs) <= set(FIXED)
-            shown = {} if fixed else {run.name: run for run in self.plan.shown(item)}
+            shown: dict[str, Run] = {} if fixed else {run.name: run for run in self.plan.shown(item)}
             new = [key for key in shown if key not in counted]
             counted |= set(new)
             columns = [
@@ -225,8 +223,7 @@ def _problems(plan: Plan, name: str) -> int:
     from entropy_mechanism.data.sources import SOURCES
 
     total = 0
-    for part in plan.experiment.parts_of(name):
-        settings = plan.experiment.data[part]
+    for settings in plan.experiment.sets_of(name):
         if isinstance(settings, HubSet):
             rows = _PARTS.get(settings.source, SOURCES[settings.source].rows[-1])
             total += min(rows, settings.limit or rows)

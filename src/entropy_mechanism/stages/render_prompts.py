@@ -6,7 +6,7 @@ from typing import Any
 from entropy_mechanism.data.examples import EXAMPLES
 from entropy_mechanism.data.prompts import STYLES, chat
 from entropy_mechanism.data.sources import SOURCES, Fields
-from entropy_mechanism.models.tiny import build_tokenizer
+from entropy_mechanism.models.tiny import build_tokenizer, prompt_text
 
 PROBLEM = "What is $11^2 + 21$?"
 
@@ -21,7 +21,7 @@ def text() -> str:
     tokenizer = build_tokenizer()
 
     def render(style: Any, problem: str) -> str:
-        return tokenizer.apply_chat_template(chat(style, problem), add_generation_prompt=True, tokenize=False)
+        return prompt_text(tokenizer, chat(style, problem))
 
     parts = ["### Styles\n"]
     parts += [f"`{style}`\n\n````text\n{render(style, PROBLEM)}````\n" for style in STYLES]

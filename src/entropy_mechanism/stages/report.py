@@ -93,8 +93,7 @@ def report(
 
 
 def _results(name: str, plan: Plan, frames: dict[str, pd.DataFrame]) -> Results:
-    items = [*plan.experiment.figures, *plan.experiment.tables]
-    claims = judge_all(frames, {item: {run.name for run in plan.shown(item)} for item in items})
+    claims = judge_all(frames, {item: {run.name for run in plan.shown(item)} for item in plan.items})
     return Results(name, frames, claims, plan.experiment.model_dump(mode="json"))
 
 

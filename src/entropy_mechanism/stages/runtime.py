@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
@@ -35,20 +36,23 @@ def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle
             f"the tokenizer in {tokenizer.name_or_path} has no chat template, so no {style} prompt can be "
             "made; write one as `chat_template` of the model in the experiment"
         )
-    prompts = tokenizer.apply_chat_template(
-        [chat(style, problem.problem) for problem in problems],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
+    prompts = cast(  # its type allows for texts and for a single chat too
+        "list[list[int]]",
+        tokenizer.apply_chat_template(
+            [chat(style, problem.problem) for problem in problems],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        ),
     )
     return [
         Question(list(ids), problem.answer, problem.tests) for ids, problem in zip(prompts, problems, strict=True)
     ]
 
 
-def longest_prompt(*asked: Sequence[Question]) -> int:
-    """Tokens of the longest prompt among several lists of questions."""
-    return max(len(question.prompt_ids) for part in asked for question in part)
+def longest_prompt(asked: Sequence[Question]) -> int:
+    """Tokens of the longest prompt."""
+    return max(len(question.prompt_ids) for question in asked)
 
 
 def vllm_engine(
@@ -88,7 +92,9 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] | None) -> 
 def response_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
     """The text of a response up to the token that stopped it."""
     ids = completion.token_ids
-    return tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
+    text = tokenizer.decode(ids[:-1] if completion.finish_reason == "stop" else ids)
+    assert isinstance(text, str)  # of one sequence
+    return text
 
 
 def completion_grader(grader: Grader, tokenizer: PreTrainedTokenizerBase) -> CompletionGrader:

@@ -64,7 +64,8 @@ def sample(
         inputs=[policy, *sources.values()],
         outputs=targets.values(),
     ) as record:
-        responder, taken = _Responder(policy, settings, compute, sources), {}
+        responder = _Responder(policy, settings, compute, sources)
+        taken: dict[str, str] = {}
         for name, target in targets.items():
             fingerprint = responder.fingerprint(name)
             cached = store / "samples" / f"{fingerprint}.parquet"
@@ -152,11 +153,13 @@ class _Responder:
                     longest_prompt(self._questions(name)) + self._longest(name) for name in self.problems
                 )
                 return vllm_engine(self.compute, weights, len(self.tokenizer), longest, dtype)
-            return TransformersEngine(load_policy(weights).to(ranks.device), len(self.tokenizer), dtype=dtype)
+            policy = load_policy(weights)
+            policy.to(ranks.device)  # type: ignore[arg-type]  # transformers' wrapper takes it for a function
+            return TransformersEngine(policy, len(self.tokenizer), dtype=dtype)
 
     def _draws(self, settings: Benchmark) -> dict[str, tuple[float, int]]:
         """Temperature and responses per problem of each way of decoding."""
-        draws = {"greedy": (0.0, 1)} if "greedy" in settings.protocols else {}
+        draws: dict[str, tuple[float, int]] = {"greedy": (0.0, 1)} if "greedy" in settings.protocols else {}
         if settings.samples:
             draws["sampled"] = (settings.temperature or self.evaluation.temperature, settings.samples)
         return draws

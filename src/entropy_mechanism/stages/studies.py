@@ -64,7 +64,7 @@ def analyse_published(settings: Analysis) -> Frames:
     interventions = pd.concat(
         [
             paper.joined(readings.load(f"fig11_{model}"), "fig11", model, "dapo-math")
-            for model in ("qwen2.5-7b", "qwen2.5-32b")
+            for model in readings.FIG11_MODELS
         ],
         ignore_index=True,
     )

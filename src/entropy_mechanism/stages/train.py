@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from entropy_mechanism import files, memory, tracking
 from entropy_mechanism.config import ConfigError, RunConfig, read_run_config
@@ -76,10 +77,8 @@ def train(
         run, fingerprint = _identify(inputs, place)
         folder = store / fingerprint
         params = run.model_dump(mode="json") | {"fingerprint": fingerprint, "training_version": TRAINING_VERSION}
-        report, faults = (
-            partial(health.report, inputs, store),
-            partial(health.faults, run=run, inputs=inputs, store=store),
-        )
+        report = partial(health.report, inputs, store)
+        faults = partial(health.faults, run=run, inputs=inputs, store=store)
         with (
             lead(place, store, report, faults, stop) as peers,
             tracking.stage(
@@ -165,7 +164,7 @@ def _help(place: Place, inputs: Mapping[str, Path], store: Path, stop: StopReque
 
 def _rank(inputs: Mapping[str, Path], fingerprint: str, folder: Path, stop: StopRequest) -> list[str]:
     """The command of a rank."""
-    options = {f"--{name.replace('_', '-')}": path for name, path in inputs.items()}
+    options: dict[str, object] = {f"--{name.replace('_', '-')}": path for name, path in inputs.items()}
     options |= {"--fingerprint": fingerprint, "--folder": folder}
     if stop.deadline is not None:
         options["--deadline-seconds"] = stop.left()
@@ -249,7 +248,7 @@ def _finished(folder: Path) -> bool:
     """Whether the store holds the finished run, undamaged."""
     try:
         done = files.read_json(folder / "done.json")
-        found = {"digests": files.sha256_of_tree(folder / "final")}
+        found: dict[str, Any] = {"digests": files.sha256_of_tree(folder / "final")}
         if "series" in done:
             found["series"] = files.sha256(folder / "metrics.jsonl")
         damaged = [name for name, value in found.items() if done[name] != value]

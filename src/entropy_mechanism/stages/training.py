@@ -5,11 +5,13 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from entropy_mechanism import files, memory
 from entropy_mechanism.config import RunConfig
@@ -17,9 +19,11 @@ from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer, save_policy
 from entropy_mechanism.rewards.grading import Grader
 from entropy_mechanism.rl.checkpoint import sync_folder
+from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rl.loop import Hooks, Stopped, Trainer
 from entropy_mechanism.rl.policy import recompute_activations
-from entropy_mechanism.rl.ranks import join
+from entropy_mechanism.rl.ranks import Ranks, join
+from entropy_mechanism.rollouts.engine import Engine
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 from entropy_mechanism.shapes import from_folder
 from entropy_mechanism.stages.runtime import (
@@ -57,24 +61,13 @@ def train_run(
 
     def row(values: dict[str, float | None]) -> None:
         log.row(values)
-        stop.took(values["time/step"], values["time/checkpoint"])
+        stop.took(values["time/step"] or 0.0, values["time/checkpoint"] or 0.0)
 
     with join(run.compute) as ranks, Grader(run.training.grader) as grader:
         memory.check(run, from_folder(base.weights), _gpu_bytes(ranks.device))
         asked = questions(train_set, tokenizer, run.prompt)
         validating = questions(validation, tokenizer, run.validation_prompt)
-        if run.compute.engine == "vllm":
-            longest = longest_prompt(asked, validating) + run.training.max_response
-            dtype, vocabulary = run.training.dtype, len(tokenizer)
-            engine = vllm_engine(run.compute, base.weights, vocabulary, longest, dtype, ranks.size)
-            engine.sleep()
-        sharded = ranks.size > 1 and run.compute.sharding == "full"
-        policy = load_policy(base.weights, attention=run.compute.attention, empty=sharded and not ranks.main)
-        if run.compute.activation_checkpointing:
-            recompute_activations(policy)
-        if run.compute.engine == "transformers":
-            sampled = (load_policy(base.weights) if run.compute.sharding == "full" else policy).to(ranks.device)
-            engine = TransformersEngine(sampled, len(tokenizer), dtype=run.training.dtype)
+        policy, engine = _policy_and_engine(run, base.weights, ranks, len(tokenizer), [*asked, *validating])
         trainer = Trainer(
             config=run,
             model=policy,
@@ -103,6 +96,30 @@ def train_run(
     if ranks.main:
         save_policy(policy, tokenizer, folder / "final", weights)
         _finish(folder, log, base, version)
+
+
+def _policy_and_engine(
+    run: RunConfig, weights: Path, ranks: Ranks, vocabulary: int, asked: Sequence[Question]
+) -> tuple[PreTrainedModel, Engine]:
+    """The policy to train, and what samples from it: vLLM, which starts first and sleeps, or transformers.
+
+    Without sharded weights transformers samples from the policy itself; other engines have a copy of their own.
+    """
+    compute, dtype = run.compute, run.training.dtype
+    vllm: Engine | None = None
+    if compute.engine == "vllm":
+        longest = longest_prompt(asked) + run.training.max_response
+        vllm = vllm_engine(compute, weights, vocabulary, longest, dtype, ranks.size)
+        vllm.sleep()
+    sharded = ranks.size > 1 and compute.sharding == "full"
+    policy = load_policy(weights, attention=compute.attention, empty=sharded and not ranks.main)
+    if compute.activation_checkpointing:
+        recompute_activations(policy)
+    if vllm is not None:
+        return policy, vllm
+    sampled = load_policy(weights) if compute.sharding == "full" else policy
+    sampled.to(ranks.device)  # type: ignore[arg-type]  # transformers' wrapper takes it for a function
+    return policy, TransformersEngine(sampled, vocabulary, dtype=dtype)
 
 
 def _gpu_bytes(device: torch.device) -> float:
@@ -167,6 +184,7 @@ class MetricsLog:
         clean = {
             name: None if value is None or not math.isfinite(value) else value for name, value in row.items()
         }  # JSON knows neither NaN nor infinity
+        assert self.handle is not None, "rows come after `start`"
         files.append_line(self.handle, json.dumps(clean | {"time": time.time()}).encode() + b"\n")
         os.fsync(self.handle.fileno())
         if row["validation/accuracy"] is not None:

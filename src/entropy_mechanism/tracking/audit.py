@@ -18,6 +18,7 @@ from entropy_mechanism.tracking.records import (
     record_paths,
 )
 
+Kind = Literal["missing", "changed", "unrecorded", "unreadable"]
 AUDITED = ("data", "models", "runs", "evaluation", "analysis", "figures", "tables", "report")
 
 
@@ -25,7 +26,7 @@ AUDITED = ("data", "models", "runs", "evaluation", "analysis", "figures", "table
 class Finding:
     """One difference between disk and records. `path` is relative as in the record."""
 
-    kind: Literal["missing", "changed", "unrecorded", "unreadable"]
+    kind: Kind
     path: str
     detail: str
 
@@ -41,7 +42,9 @@ def audit(results: Path | str) -> list[Finding]:
     hashed again in full, so the time is that of reading every output once.
     """
     results = Path(os.path.abspath(results))
-    findings, written, being_written = [], {}, set()
+    findings: list[Finding] = []
+    written: dict[Path, tuple[File, Record]] = {}
+    being_written: set[Path] = set()
     known: set[Path] = set()
     for path in record_paths(results):  # oldest first: a later execution replaces an earlier one
         try:
@@ -76,7 +79,7 @@ def _compare(path: Path, output: File, record: Record, results: Path) -> list[Fi
         return []
     if output.tree is None or found.tree is None:
         return [Finding("changed", output.path, f"sha256 {found.sha256[:12]}, {output.sha256[:12]} {by}")]
-    kinds = {
+    kinds: dict[str, Kind] = {
         name: "missing" if name not in found.tree else "changed" if name in output.tree else "unrecorded"
         for name in output.tree | found.tree
         if output.tree.get(name) != found.tree.get(name)

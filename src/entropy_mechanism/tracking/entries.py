@@ -1,6 +1,5 @@
 """Records and series in the form that MLflow takes: allowed names, lengths and batch sizes."""
 
-import contextlib
 import functools
 import json
 import math
@@ -23,9 +22,11 @@ def batches(path: Path, start: int, started: int, ended: bool) -> Iterator[tuple
     """
     from mlflow.entities import Metric
 
+    if not path.is_file():
+        return
     batch: list[Any] = []
     number = start
-    with path.open("rb") if path.is_file() else contextlib.nullcontext([]) as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if number <= start:
                 continue

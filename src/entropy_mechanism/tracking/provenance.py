@@ -13,23 +13,25 @@ _PACKAGES = ("torch", "transformers", "mlflow", "snakemake", "numpy", "pandas")
 _PACKAGE = Path(__file__).parents[1]
 
 
-def environment() -> dict[str, Any]:
-    """Interpreter, package versions, host and Slurm job; never the environment variables themselves."""
+def package_version(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
     from importlib import metadata  # 10 ms that only a running stage needs
 
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
+
+def environment() -> dict[str, Any]:
+    """Interpreter, package versions, host and Slurm job; never the environment variables themselves."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": os.uname().nodename,
         "cpus": os.cpu_count(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-        "packages": {package: version(package) for package in _PACKAGES},
+        "packages": {package: package_version(package) for package in _PACKAGES},
     }
 
 

@@ -115,19 +115,20 @@ class Sender:
     def sync(self, wait: float = 120.0) -> SyncResult:
         """One pass over all records, alone: no other process sends from this results folder meanwhile."""
         self._counts = dict.fromkeys(self._counts, 0)
-        error, total, done = None, 0, 0
+        error: str | None = None
+        total, done = 0, 0
         if not (self.results / "records").is_dir():
             return SyncResult(error=f"{self.results}: no folder 'records', so nothing was recorded here")
         try:
             with locked(self.results, wait):
-                records, invocations, broken = self._read()
+                items, broken = self._read()
                 self._state = _read_state(self.results)
                 self._written = json.dumps(self._state, indent=1)
-                total = len(broken) + sum(not self._is_sent(item) for item in (*invocations, *records))
+                total = len(broken) + sum(not self._is_sent(item) for item in items)
                 self._connect()
-                total, error = len(records) + len(invocations) + len(broken), next(iter(broken), None)
+                total, error = len(items) + len(broken), next(iter(broken), None)
                 try:
-                    for item in (*invocations, *records):
+                    for item in items:
                         problem = self._try_to_send(item)
                         done, error = done + (problem is None), error or problem
                 finally:
@@ -138,12 +139,12 @@ class Sender:
 
     def pending(self) -> int:
         """Records and invocations noted here as not, or not completely, sent; asks no server."""
-        records, invocations, broken = self._read()
+        items, broken = self._read()
         self._state = _read_state(self.results)
-        return len(broken) + sum(not self._is_sent(item) for item in (*invocations, *records))
+        return len(broken) + sum(not self._is_sent(item) for item in items)
 
-    def _read(self) -> tuple[list[Record], list[Invocation], list[str]]:
-        """Records, invocations (KILLED where the process is gone without a last word), unreadable files."""
+    def _read(self) -> tuple[list[Record | Invocation], list[str]]:
+        """Invocations and records (KILLED where the process is gone without a last word); unreadable files."""
         records, broken = [], []
         for path in record_paths(self.results):
             try:
@@ -154,13 +155,14 @@ class Sender:
             except ValueError as problem:
                 broken.append(str(problem))
         invocations = [settle_invocation(item, self.results) for item in read_invocations(self.results)]
-        named = {record.invocation for record in records} - {item.invocation for item in invocations}
-        for name in sorted(named - {None}):
+        noted = {item.invocation for item in invocations}
+        named = {record.invocation for record in records if record.invocation is not None}
+        for name in sorted(named - noted):
             started = min(record.started for record in records if record.invocation == name)
             invocations.append(Invocation(name, FINISHED, started, started))
         # A resumed stage continues the series of the attempt before it: only its run gets further points.
         self._owners = {file: record.record_id for record in records for file in record.series}
-        return records, invocations, broken
+        return [*invocations, *records], broken
 
     def _connect(self) -> None:
         """Open the store and find the experiment."""

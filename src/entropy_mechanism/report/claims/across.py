@@ -8,11 +8,9 @@ from scipy import stats
 
 from ...analysis.common_law import ONE, TOO_FEW
 from ...figures import fig13, style
-from .criteria import PERCENT, Claim, Criterion, above, at_least, below
+from .criteria import PERCENT, Claim, Criterion, Measure, above, at_least, below
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, fewest_seeds, share
 from .law import CODE, MATH
-
-Measure = Callable[[Evidence], Estimate]
 
 
 def groups_of(evidence: Evidence) -> pd.DataFrame:
@@ -56,9 +54,9 @@ def _sizes(evidence: Evidence, coefficient: str, task: str, kind: str = "size_la
 def _slope(coefficient: str, task: str) -> Measure:
     def measure(evidence: Evidence) -> Estimate:
         rows = _sizes(evidence, coefficient, task)
-        found = (float(rows[name].iloc[0]) for name in ("slope", "slope_low", "slope_high"))
+        value, low, high = (float(rows[name].iloc[0]) for name in ("slope", "slope_low", "slope_high"))
         seeds = _seeds_of(evidence, ("fig07",), task)
-        return Estimate(*found, len(rows), seeds, f"{len(rows)} sizes")
+        return Estimate(value, low, high, len(rows), seeds, f"{len(rows)} sizes")
 
     return measure
 

@@ -119,6 +119,7 @@ def between(low: float, high: float) -> Bound:
     return Bound(low, high)
 
 
+Measure = Callable[[Evidence], Estimate]
 Published = float | str | Callable[[Evidence], float | str]
 
 
@@ -132,7 +133,7 @@ class Criterion:
 
     name: str
     bound: Bound
-    measure: Callable[[Evidence], Estimate]
+    measure: Measure
     published: Published = "not given"
     unit: Unit = PLAIN
 
@@ -206,7 +207,12 @@ class Judged:
     @cached_property
     def measured(self) -> tuple[Finding, ...]:
         """The findings that have a number."""
-        return tuple(finding for finding in self.findings if finding.met is not None)
+        return tuple(finding for finding in self.findings if finding.estimate is not None)
+
+    @cached_property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """Their numbers, in the same order."""
+        return tuple(finding.estimate for finding in self.findings if finding.estimate is not None)
 
     @property
     def leading(self) -> Finding:
@@ -233,7 +239,7 @@ class Judged:
     @property
     def seeds(self) -> int | None:
         """The fewest seeds of any measured criterion; None when all of them are exact."""
-        return min((found.estimate.seeds for found in self.measured if not found.estimate.exact), default=None)
+        return min((estimate.seeds for estimate in self.estimates if not estimate.exact), default=None)
 
     @property
     def reasons(self) -> str:
@@ -243,15 +249,15 @@ class Judged:
         said = []
         if self.seeds is not None:
             said.append(f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'}")
-        if all(finding.estimate.exact for finding in self.measured):
+        if all(estimate.exact for estimate in self.estimates):
             said.append("exact")
-        bare = [f for f in self.measured if not f.estimate.exact and math.isnan(f.estimate.low)]
-        crossing = [f for f in self.measured if not f.decided and f not in bare]
+        bare = [not estimate.exact and math.isnan(estimate.low) for estimate in self.estimates]
+        crossing = [not finding.decided and not alone for finding, alone in zip(self.measured, bare, strict=True)]
         count = len(self.measured)
-        if crossing:
-            said.append(f"{len(crossing)} of {count} intervals cross their bound")
-        if bare:
-            said.append(f"{len(bare)} of {count} without an interval")
+        if any(crossing):
+            said.append(f"{sum(crossing)} of {count} intervals cross their bound")
+        if any(bare):
+            said.append(f"{sum(bare)} of {count} without an interval")
         if missing := len(self.findings) - count:
             said.append(f"{missing} of {len(self.findings)} not measured")
         return ", ".join(said)
@@ -274,9 +280,9 @@ def _find(criterion: Criterion, evidence: Evidence) -> Finding:
 
 
 def _published(criterion: Criterion, evidence: Evidence) -> str:
-    value = criterion.published
+    published = criterion.published
     try:
-        value = value(evidence) if callable(value) else value
+        value = published(evidence) if callable(published) else published
     except NotMeasured:
         return "–"
-    return value if isinstance(value, str) else criterion.unit.text(float(value))
+    return value if isinstance(value, str) else criterion.unit.text(value)

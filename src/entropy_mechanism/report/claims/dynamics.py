@@ -8,20 +8,11 @@ from scipy import stats
 
 from ...analysis.dynamics_summary import Bootstrap, average, pearson
 from ...figures import published, style, table1
-from .criteria import PERCENT, PLAIN, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most, between
-from .evidence import (
-    IDENTITY,
-    Estimate,
-    Evidence,
-    NotMeasured,
-    counted,
-    mean,
-    share,
-)
+from .criteria import PERCENT, PLAIN, SLOPE, TIMES, Claim, Criterion, Measure, above, at_least, at_most, between
+from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, counted, mean, share
 
 COVARIANCE, LOSS, GROUP = "covariance", "minus_entropy_difference", "group_accuracy="
 RESAMPLES = 1000
-Measure = Callable[[Evidence], Estimate]
 
 
 def _summary(evidence: Evidence, columns: list[str], items: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""What claims are judged by: analysis frames of the runs that an item shows, as numbers with intervals."""
+"""What claims are judged by: analysis frames of the runs that an item shows, as numbers with intervals.
+
+All that measures raises NotMeasured, with the reason, where there is nothing to measure.
+"""
 
 import json
 import math
@@ -176,7 +179,7 @@ def of_settings(rows: pd.DataFrame, column: str) -> Estimate:
 
 
 def student(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean of two or more values by Student's t."""
+    """The 95 % interval of the mean of two or more values, shape (values,), by Student's t."""
     centre, spread = float(values.mean()), float(stats.sem(values))
     if spread == 0:
         return centre, centre

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ...figures import fig02, fig05, published, style
-from .criteria import PERCENT, PLAIN, POINTS, Claim, Criterion, above, at_least, at_most
+from .criteria import PERCENT, PLAIN, POINTS, Claim, Criterion, Measure, above, at_least, at_most
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, exponential, mean, of_settings, share
 
 MATH, CODE = "math", "code"
-Measure = Callable[[Evidence], Estimate]
 
 
 def _entropy_left(evidence: Evidence) -> Estimate:
@@ -98,8 +98,16 @@ def _published_fit(column: str) -> Callable[[Evidence], float]:
     return value
 
 
+_LAW_FORECAST: dict[str, Any] = {
+    "fraction": fig05.FRACTION,
+    "predictor": "exponential",
+    "direction": "forward",
+}
+_NAIVE_FORECAST = _LAW_FORECAST | {"predictor": "last-value"}
+
+
 def forecasts(
-    evidence: Evidence, items: tuple[str, ...] = (), kind: str = "forecasts", **wanted: object
+    evidence: Evidence, items: tuple[str, ...] = (), kind: str = "forecasts", **wanted: Any
 ) -> pd.DataFrame:
     """GRPO's rows of a frame of forecasts with the given values of fraction, predictor and direction."""
     columns = ["run", "model", "method", "seed", "fraction", "predictor", "direction", "rmse", "final_error"]
@@ -122,15 +130,14 @@ def _of_task(evidence: Evidence, rows: pd.DataFrame, task: str) -> pd.DataFrame:
 
 def _forecast(column: str, task: str) -> Measure:
     def measure(evidence: Evidence) -> Estimate:
-        wanted = {"fraction": fig05.FRACTION, "predictor": "exponential", "direction": "forward"}
-        rows = _of_task(evidence, forecasts(evidence, ("fig05",), **wanted), task)
+        rows = _of_task(evidence, forecasts(evidence, ("fig05",), **_LAW_FORECAST), task)
         return mean(rows, rows[column].abs())
 
     return measure
 
 
 def both_errors(
-    evidence: Evidence, kind: str, one: dict, other: dict, items: tuple[str, ...] = ()
+    evidence: Evidence, kind: str, one: dict[str, Any], other: dict[str, Any], items: tuple[str, ...] = ()
 ) -> pd.DataFrame:
     """Runs that have two forecasts: the error of the first as `rmse`, that of the second as `other`."""
     errors = [forecasts(evidence, items, kind, **wanted).set_index("run") for wanted in (one, other)]
@@ -138,10 +145,6 @@ def both_errors(
     if both.empty:
         raise NotMeasured("no GRPO run has both forecasts")
     return both.reset_index()
-
-
-_LAW_FORECAST = {"fraction": fig05.FRACTION, "predictor": "exponential", "direction": "forward"}
-_NAIVE_FORECAST = _LAW_FORECAST | {"predictor": "last-value"}
 
 
 def _over_last_value(evidence: Evidence) -> Estimate:

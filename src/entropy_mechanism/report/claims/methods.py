@@ -3,12 +3,8 @@
 from collections.abc import Callable
 
 from ...figures import published, series, style
-from .criteria import GAIN, TIMES, TOKENS, Claim, Criterion, above, at_least
+from .criteria import GAIN, TIMES, TOKENS, Claim, Criterion, Measure, above, at_least
 from .evidence import PAIR, Estimate, Evidence, NotMeasured, mean, ratio
-
-Measure = Callable[[Evidence], Estimate]
-PAPER_MODELS = ("qwen2.5-7b", "qwen2.5-32b")
-
 
 # --- What the paper shows ---
 
@@ -24,7 +20,7 @@ def _both(values: Callable[[str], float], form: str) -> Callable[[Evidence], str
     """The number of both models of Fig 11 as one text."""
 
     def text(_: Evidence) -> str:
-        numbers = [format(values(model), form).replace("-", "−") for model in PAPER_MODELS]
+        numbers = [format(values(model), form).replace("-", "−") for model in published.FIG11_MODELS]
         return f"{numbers[0]} (7B), {numbers[1]} (32B)"
 
     return text

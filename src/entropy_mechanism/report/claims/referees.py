@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from ...analysis.ceiling import PASSED, TOO_FEW
+from ...analysis.columns import ENTROPY_BEFORE_FILTER
 from ...figures import entropy_change, style
 from . import dynamics
-from .criteria import PERCENT, POINTS, SLOPE, TIMES, Claim, Criterion, above, at_least, at_most
+from .criteria import PERCENT, POINTS, SLOPE, TIMES, Claim, Criterion, Measure, above, at_least, at_most
 from .evidence import IDENTITY, Estimate, Evidence, NotMeasured, counted, fewest_seeds, ratio, share
 from .law import DOTS, both_errors
 from .sweeps import factor_beyond_seeds, gap_beyond_seeds
 
-Measure = Callable[[Evidence], Estimate]
 Runs = Callable[[pd.DataFrame], pd.Series]
 EXPONENTIAL = "exponential"
 NEAR = 0.02  # accuracy: a run no farther from the baseline's curve is on it
@@ -122,10 +122,10 @@ def _other_states(evidence: Evidence) -> Estimate:
     """
     changes = evidence.table("entropy_change", ["run", "step", "same_prefix", "predicted"])
     changes = changes.dropna(subset=["same_prefix"])
-    curves = evidence.table("curves", ["run", "step", entropy_change.ENTROPY]).sort_values("step")
+    curves = evidence.table("curves", ["run", "step", ENTROPY_BEFORE_FILTER]).sort_values("step")
     totals = []
     for run, measured in changes.groupby("run"):
-        entropy = curves[curves["run"] == run].set_index("step")[entropy_change.ENTROPY]
+        entropy = curves[curves["run"] == run].set_index("step")[ENTROPY_BEFORE_FILTER]
         same = entropy_change.sums_before(entropy.index, measured)["same_prefix"]
         # smoothed alike: at the start, where the curve is steepest, smoothing takes from its fall
         ends = pd.DataFrame(

@@ -9,17 +9,18 @@ import pandas as pd
 from scipy import stats
 
 from ...methods import Selection
-from .criteria import GAIN, PLAIN, TIMES, Claim, Criterion, above, at_least, at_most, below
+from .criteria import GAIN, PLAIN, TIMES, Claim, Criterion, Measure, above, at_least, at_most, below
 from .evidence import PAIR, Estimate, Evidence, NotMeasured, counted, exponential, mean, paired, ratio
 
-Measure = Callable[[Evidence], Estimate]
+Read = Callable[[dict, dict], float | None]
+"""The coefficient in a run's objective and regularisation; None for a run that is not of the sweep."""
 Distance = Callable[[pd.DataFrame], pd.Series]
 ENDS = ["entropy_end", "accuracy_end"]
 ONE_POINT = 0.01
 COEFFICIENTS = 3  # that a seed needs to count as a sweep
 
 
-def sweep(evidence: Evidence, item: str, read: Callable[[dict, dict], float | None]) -> pd.DataFrame:
+def sweep(evidence: Evidence, item: str, read: Read) -> pd.DataFrame:
     """Ends of an item's runs with the `coefficient` that `read` finds in their objective and regularisation.
 
     Runs for which it returns None are left out, so that the others differ in nothing but the coefficient.
@@ -55,9 +56,7 @@ def _kl_weight(objective: dict, _: dict) -> float | None:
     return float(objective["coefficient"]) if objective.get("name") == "kl-cov" else None
 
 
-def _against_none(
-    evidence: Evidence, item: str, read: Callable, pick: Callable[[pd.Series], float]
-) -> pd.DataFrame:
+def _against_none(evidence: Evidence, item: str, read: Read, pick: Callable[[pd.Series], float]) -> pd.DataFrame:
     """Pairs of the runs whose coefficient `pick` chooses among those above zero, and the runs at zero."""
     rows = sweep(evidence, item, read)
     used = rows[rows["coefficient"] > 0]
@@ -77,7 +76,7 @@ def _largest_explodes(evidence: Evidence) -> Estimate:
     return ratio(pairs, "entropy_end", "entropy_first_grpo")
 
 
-def _best_gain(item: str, read: Callable) -> Measure:
+def _best_gain(item: str, read: Read) -> Measure:
     """Accuracy less the baseline's at the coefficient that is best on average; no allowance for the choice."""
 
     def measure(evidence: Evidence) -> Estimate:
@@ -106,7 +105,7 @@ def _strongest_costs(evidence: Evidence) -> Estimate:
     return mean(pairs, pairs["accuracy_end"] - pairs["accuracy_end_grpo"], "pair")
 
 
-def _whole_sweeps(evidence: Evidence, item: str, read: Callable) -> pd.DataFrame:
+def _whole_sweeps(evidence: Evidence, item: str, read: Read) -> pd.DataFrame:
     """Rows of `sweep` whose model, training set and seed have three coefficients or more.
 
     With fewer, the seed shows no sweep: of a single coefficient the highest is the lowest entropy.
@@ -118,7 +117,7 @@ def _whole_sweeps(evidence: Evidence, item: str, read: Callable) -> pd.DataFrame
     return rows
 
 
-def _monotone(item: str, read: Callable) -> Measure:
+def _monotone(item: str, read: Read) -> Measure:
     """Rank correlation of coefficient and entropy at the end, for each model, training set and seed."""
 
     def measure(evidence: Evidence) -> Estimate:
@@ -132,7 +131,7 @@ def _monotone(item: str, read: Callable) -> Measure:
     return measure
 
 
-def _range(item: str, read: Callable) -> Measure:
+def _range(item: str, read: Read) -> Measure:
     """Highest over lowest entropy at the end that the coefficients reach, mean over seeds with three or more."""
 
     def measure(evidence: Evidence) -> Estimate:
@@ -188,9 +187,9 @@ def _excess(evidence: Evidence, setting: str, distance: Distance) -> Estimate:
     if between.empty:
         return Estimate(found.value, runs=found.runs, seeds=found.seeds, basis=f"{found.basis}, no seeds beside")
     chance = float(between.mean())
-    values = (number - chance for number in (found.value, found.low, found.high))
     basis = f"{found.basis}, less {counted(len(between), 'pair')} of seeds"
-    return Estimate(*values, found.runs, found.seeds, basis)
+    ends = (found.low - chance, found.high - chance)
+    return Estimate(found.value - chance, *ends, found.runs, found.seeds, basis)
 
 
 def _log_entropies(pairs: pd.DataFrame) -> pd.Series:

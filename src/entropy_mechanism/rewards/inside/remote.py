@@ -25,9 +25,6 @@ from entropy_mechanism.rewards.inside import values
 
 _LARGEST = 64 << 20
 """Bytes of a message at most."""
-_ERRORS = {
-    name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
-}
 
 
 class Gone(Exception):
@@ -130,9 +127,10 @@ class Peer:
             return ["yours", _key(value)]
         if isinstance(value, type):
             if "_remote_key" in vars(value):
-                return ["yours", value._remote_key]
-            if vars(builtins).get(value.__name__) is value:
-                return ["builtin", value.__name__]
+                return ["yours", vars(value)["_remote_key"]]
+            name = value.__name__
+            if vars(builtins).get(name) is value:
+                return ["builtin", name]
         if isinstance(value, Exception) and not self.guarded:
             plain = [argument for argument in value.args if type(argument) in values.EXACT]
             parts = (type(value), _text(value), plain)
@@ -244,7 +242,10 @@ def _two_sided(name: str) -> Callable:
 
 _COMPARED = ("eq", "ne", "lt", "le", "gt", "ge")
 _TWO_SIDED = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-_BUILTIN = (len, iter, next, str, repr, hash, bool, int, float, abs, reversed, dir, isinstance, issubclass)
+_BUILTIN: tuple[Callable, ...] = (
+    *(len, iter, next, str, repr, hash, bool, int, float, abs, reversed, dir),
+    *(isinstance, issubclass),
+)
 _OPERATORS = ("getitem", "setitem", "delitem", "contains", "neg")
 OPERATIONS: dict[str, Callable] = {
     "call": lambda function, arguments, keywords: function(*arguments, **keywords),
@@ -276,7 +277,7 @@ def _public(access: Callable) -> Callable:
     return guarded
 
 
-_GUARDED = {
+_GUARDED: dict[str, Callable] = {
     "getattr": _public(getattr),
     "setattr": _public(setattr),
     "delattr": _public(delattr),
@@ -295,6 +296,7 @@ def _error(kind: Any, text: Any, arguments: Any) -> Exception:
     """An exception of the solution as the tests see it: its class and text, and its plain arguments."""
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = Exception
+    error: Any
     try:
         error = kind(*arguments)
     except Exception:
@@ -320,7 +322,8 @@ def _write_back(before: Any, after: Any) -> None:
     elif kind in (dict, set, bytearray) or kind.__module__ == "collections":
         kept = {key: before[key] for key in before} if isinstance(before, dict) else {}
         before.clear()
-        getattr(before, "update", getattr(before, "extend", None))(after)
+        fill = before.update if hasattr(before, "update") else before.extend
+        fill(after)
         for key, old in kept.items():
             if key in after and type(old) is type(after[key]) and type(old) in (list, dict, set):
                 _write_back(old, after[key])

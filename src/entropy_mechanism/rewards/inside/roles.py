@@ -16,6 +16,7 @@ import resource
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(role: str) -> None:
     sys.argv = ["solution.py"]
     try:
         ROLES[role](**payload)
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]  # Python's own way to leave, without a public name
         atexit._run_exitfuncs()
     except SystemExit:
         pass
@@ -98,7 +99,7 @@ def solution(code: str) -> None:
     """Hold the solution that tests in another process ask for."""
     peer = Peer(socket.socket(fileno=LINK), guarded=False)
     builtins.input = lambda prompt="": peer.ask("input", str(prompt))
-    failure = None
+    failure: Exception | None = None
     try:
         module = _module(code)
     except Exception as error:
@@ -189,4 +190,9 @@ def _key(key: Any) -> str:
     raise TypeError(type(key).__name__)
 
 
-ROLES = {"program": program, "called": called, "solution": solution, "tests": tests}
+ROLES: dict[str, Callable[..., None]] = {
+    "program": program,
+    "called": called,
+    "solution": solution,
+    "tests": tests,
+}

@@ -139,5 +139,6 @@ def _kill_group(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    builtins.exit = builtins.quit = sys.exit  # Python gives them to scripts, but not when started as here
+    for _name in ("exit", "quit"):  # Python gives them to scripts, but not when started as here
+        setattr(builtins, _name, sys.exit)
     serve(socket.socket(fileno=int(sys.argv[1])), isolated=sys.argv[2] == "isolated")

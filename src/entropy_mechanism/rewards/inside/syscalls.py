@@ -17,7 +17,7 @@ _X32 = 0x40000000
 """Bit of the numbers by which x86-64 offers its calls a second time."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-CALLS = {
+CALLS: dict[str, tuple[int, int | None]] = {
     # name: number on x86-64 and on aarch64; None where the machine does not have it
     "clone": (56, 220),
     "clone3": (435, 435),
@@ -57,7 +57,7 @@ CALLS = {
 said not to exist, so that the C library falls back on `clone`."""
 
 
-def call(name: str, *arguments: int | bytes) -> int:
+def call(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
     """One function of the C library that returns -1 on failure. Raises OSError naming it."""
     result = getattr(_LIBC, name)(*arguments)
     if result == -1:
@@ -89,7 +89,7 @@ def filter_program(machine: str) -> bytes:
             f"no system call filter for machine {machine!r}; there is one for {', '.join(ARCHITECTURES)}"
         )
     column = list(ARCHITECTURES).index(machine)
-    numbers = {name: pair[column] for name, pair in CALLS.items() if pair[column] is not None}
+    numbers = {name: number for name, pair in CALLS.items() if (number := pair[column]) is not None}
     clone, clone3 = numbers.pop("clone"), numbers.pop("clone3")
     # (operation, skip when true, skip when false, value); offsets 4, 0, 16: architecture, number, first argument
     steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, ARCHITECTURES[machine]), (_RETURN, 0, 0, _RETURN_KILL)]

@@ -54,7 +54,8 @@ _MAKERS: dict[str, Callable] = {
     "time": datetime.time.fromisoformat,
     "timedelta": datetime.timedelta,
 }
-CONTAINERS = (tuple, list, dict, set, frozenset)
+CONTAINERS: tuple[type[Any], ...] = (tuple, list, dict, set, frozenset)
+_READ: dict[type[Any], Callable[[Any], Any]] = {int: int.__int__, float: float.__float__, str: str.__str__}
 
 
 def encode(value: Any, other: Callable[[Any], list]) -> Any:
@@ -107,7 +108,7 @@ def content(value: Any) -> Any:
     for kind in CONTAINERS:
         if isinstance(value, kind):
             return dict(dict.items(value)) if kind is dict else kind(kind.__iter__(value))
-    for kind, read in ((int, int.__int__), (float, float.__float__), (str, str.__str__)):
+    for kind, read in _READ.items():
         if isinstance(value, kind):
             return read(value)
     raise TypeError(f"{type(value).__name__} is no plain value")

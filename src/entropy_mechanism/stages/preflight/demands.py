@@ -71,11 +71,10 @@ def needs(plan: Plan, gpu_type: str | None, profile: Mapping[str, Any]) -> list[
     usual = Need("", "", _minutes(defaults.get("runtime"), 30), 1, _whole(defaults.get("mem_mb"), 4000))
     width = _whole(profile.get("cores"), 1)
     most = max(map(len, plan.benchmark_sets), default=0)
-    items = len(plan.experiment.figures) + len(plan.experiment.tables)
     for what, levels in (
         ("analyses of a run", (2, 2)),
         ("scores of a policy", (most, 1)),
-        ("figures, tables and report", (items, 1)),
+        ("figures, tables and report", (len(plan.items), 1)),
     ):
         layers, abreast = sum(math.ceil(jobs / width) for jobs in levels), min(width, max(levels))
         found.append(Need(what, "", layers * usual.minutes, abreast * usual.cores, abreast * usual.mem_mb))
