@@ -2,9 +2,9 @@
 
     python benchmarks/selection.py
 
-The tiny experiment's step (rl_step.py) on one thread. Scope `minibatch` with the current policy reads an update of
-several micro-batches once more without gradient, to select over all of it: `pass ahead`, beside the time in which
-the same tokens are read for the old log-probabilities.
+The tiny experiment's step (rl_step.py) on one thread, two trainings at a time. Scope `minibatch` with the current
+policy reads an update of several micro-batches once more without gradient, to select over all of it: `pass ahead`,
+beside the time in which the same tokens are read for the old log-probabilities.
 """
 
 import statistics
@@ -62,6 +62,15 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     return found | {"parts": statistics.fmean(parts)} | {name: spent / steps for name, spent in seconds.items()}
 
 
+def two_at_a_time(asked: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Findings by the keys of `asked`; each child has a core of its own."""
+    keys, found = list(asked), {}
+    for pair in (keys[i : i + 2] for i in range(0, len(keys), 2)):
+        running = [measure.start("selection.py", asked[key]) for key in pair]
+        found |= {key: measure.finish(child) for key, child in zip(pair, running, strict=True)}
+    return found
+
+
 def main() -> None:
     """Measure every scope and write the JSON file."""
     options, began = measure.options(__doc__), time.time()
@@ -72,31 +81,33 @@ def main() -> None:
 
         model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else 200)
         asked = work(model, options.quick)
+        children = {}
         for name, settings in OBJECTIVES.items():
             for way, (scope, policy, parts) in WAYS.items():
                 objective = {"name": name, "scope": scope, "policy": policy} | settings
                 tokens = 200 if options.quick and parts == 2 else MICRO_BATCHES[parts]
                 training = asked["training"] | {"micro_batch_tokens": tokens}
-                found = measure.run("selection.py", asked | {"objective": objective, "training": training})
-                step, old = statistics.median(found["seconds"]), found["phases"]["logprob"]
-                # the selection itself is a part of what is done ahead
-                ahead = found["ahead"] - found["select"] if found["ahead"] else 0.0
-                ahead = ahead if ahead > 0.1 * old else 0.0  # KL-Cov by the old policy reads nothing
-                shares.append(found["select"] / step)
-                passes += [ahead / old] if ahead else []
-                rows.append(
-                    {
-                        "objective": name,
-                        "scope, policy": way,
-                        "micro-batches": found["parts"],
-                        "step, s": step,
-                        "selection, ms": 1000 * found["select"],
-                        "of a step": f"{found['select'] / step:.2%}",
-                        "pass ahead, ms": 1000 * ahead or None,
-                        "old log-probs, ms": 1000 * old,
-                    }
-                )
-                print(rows[-1], flush=True)
+                children[name, way] = asked | {"objective": objective, "training": training}
+        found = two_at_a_time(children)
+    for (name, way), one in found.items():
+        step, old = statistics.median(one["seconds"]), one["phases"]["logprob"]
+        # the selection itself is a part of what is done ahead
+        ahead = one["ahead"] - one["select"] if one["ahead"] else 0.0
+        ahead = ahead if ahead > 0.1 * old else 0.0  # KL-Cov by the old policy reads nothing
+        shares.append(one["select"] / step)
+        passes += [ahead / old] if ahead else []
+        rows.append(
+            {
+                "objective": name,
+                "scope, policy": way,
+                "micro-batches": one["parts"],
+                "step, s": step,
+                "selection, ms": 1000 * one["select"],
+                "of a step": f"{one['select'] / step:.2%}",
+                "pass ahead, ms": 1000 * ahead or None,
+                "old log-probs, ms": 1000 * old,
+            }
+        )
     goals = [
         Goal("selection, largest share", 100 * max(shares), 1, "% of a step"),
         Goal("pass ahead of an exact selection, times that of the old log-probs", max(passes), 1.2, "x"),

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TOPICS = ("same_work", "rl_step", "scaling", "logprobs", "selection", "workflow", "analysis", "gpu")
+TOPICS = ("same_work", "rl_step", "tried", "scaling", "logprobs", "selection", "workflow", "analysis", "gpu")
 FOLDER = Path(__file__).parent
 
 

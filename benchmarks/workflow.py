@@ -4,7 +4,7 @@
 
 The smoke experiment is run in a temporary folder, then again with nothing to do, then parts of it. `5,000 runs` is
 a plan made here: smoke with 1,667 seeds of each method. Finding jobs is a dry run, of the target `training` and of
-everything; it is stopped after 90 seconds.
+everything; it is stopped after 60 seconds.
 """
 
 import os
@@ -19,7 +19,7 @@ from measure import Goal, Row
 BIN = Path(sys.executable).parent
 PYTHON = BIN / "python"
 SEEDS = 1667
-LIMIT = 90.0
+LIMIT = 60.0
 """Seconds after which finding the jobs of an experiment is stopped; the table then shows this number."""
 
 
