@@ -60,10 +60,10 @@ def tested(requirements: list[str]) -> None:
 def main() -> None:
     """Resolve both ends, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("ends", nargs="*", choices=("lowest", "newest"), default=["lowest", "newest"])
+    parser.add_argument("end", nargs="?", choices=("lowest", "newest"), help="by default both")
     parser.add_argument("--test", action="store_true", help="run unit tests and smoke with each")
     arguments = parser.parse_args()
-    for end in arguments.ends:
+    for end in [arguments.end] if arguments.end else ["lowest", "newest"]:
         requirements = [lowest(one) if end == "lowest" else str(one) for one in ranges()]
         try:
             chosen = resolved(sys.executable, requirements)
