@@ -158,7 +158,9 @@ def _analyses(commands: _Commands) -> None:
     add("token-covariances", "stages.token_covariances", "token_covariances",
         "compute a run's covariances from its token records",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
-        _in("--source", "manifest of the run"), _out("--store", "folder of training state, where records stand"),
+        _in("--source", "manifest of the run"),
+        ("--store", {"type": Path, "required": True, "metavar": "FOLDER",
+                     "help": "input: folder of training state, where records stand"}),
         _list("--outputs", "FILE", "token_covariances and covariance_levels (parquet)"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
