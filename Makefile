@@ -19,7 +19,7 @@ PROFILE := $(CURDIR)/workflow/profiles/local
 # Options for Snakemake or pytest, e.g. make run ARGS="--config experiment=smoke"
 ARGS ?=
 
-.PHONY: run test test-vllm test-slurm torture bench environment vllm slurm slurm-up slurm-down clean
+.PHONY: run test test-vllm test-slurm torture bench versions coverage environment vllm slurm slurm-up slurm-down clean
 
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
@@ -51,6 +51,14 @@ torture: $(READY)
 # ARGS="rl_step logprobs" for some topics, ARGS=--quick to see that all work.
 bench: $(BENCH_READY)
 	$(BENCH)/bin/python benchmarks/suite.py $(ARGS)
+
+# Whether the ranges of pyproject.toml can be installed at both ends; ARGS=--test runs unit tests and smoke there.
+versions: $(READY)
+	$(VENV)/bin/python tests/versions.py $(ARGS)
+
+# What share of the package's lines the unit tests execute, by module.
+coverage: $(READY)
+	$(VENV)/bin/pytest tests/unit --numprocesses 2 --dist loadfile --cov=entropy_mechanism --cov-report=term $(ARGS)
 
 environment: $(READY)
 

@@ -99,6 +99,18 @@ def test_pins_and_this_python_lie_within_the_ranges():
     assert Version(lowest) <= Version(pinned("runtime.txt")["snakemake"])
 
 
+def test_the_ranges_name_what_is_pinned_and_hold_the_pins():
+    ranges = {one.name: one for one in map(Requirement, PROJECT["dependencies"])}
+    pins = {one.name: one for one in map(Requirement, lines("runtime.txt"))}
+    assert ranges.keys() == pins.keys()
+    for name, pin in pins.items():
+        (version,) = [one.version for one in pin.specifier]
+        assert version in ranges[name].specifier
+        assert pin.extras == ranges[name].extras
+        operators = {one.operator for one in ranges[name].specifier}
+        assert operators in ({">=", "<"}, {"=="}), name  # tests/versions.py tries both ends
+
+
 def test_the_environment_has_the_pins():
     from importlib.metadata import version
 
