@@ -51,6 +51,7 @@ include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/screen.smk"
 
 
 # Every file is asked for, not just the report: whatever was deleted is made again, and what follows from it.
@@ -71,18 +72,26 @@ rule all:
         f"Everything of {PATHS.experiment} is there: {PATHS.report}"
 
 
+RULES = {rule.name for rule in workflow.rules}
+if mistakes := readiness.unknown_targets(targets(), RULES, PLAN, EXPERIMENT_FILE, HOME / "config/experiments"):
+    sys.exit(f"error: {' | '.join(mistakes)}")
+
+
 onstart:
     refuse_without_vllm()
     jobs = [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
     folders = (PATHS.root, PATHS.store, PATHS.records)
-    if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec):
+    if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec, OWN_ENVIRONMENT):
         sys.exit(f"error: {' | '.join(faults)}; nothing was started")
+    SCREEN.begin()
     track("follow", f"--parent-pid {os.getpid()}", wait=False)
 
 
 onsuccess:
     track("finish", "--status FINISHED")
+    SCREEN.end(screen.ending(PATHS, asked_for()))
 
 
 onerror:
     track("finish", "--status FAILED")
+    SCREEN.stop()

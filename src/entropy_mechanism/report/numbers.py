@@ -83,6 +83,23 @@ class Headlines:
     methods: tuple[MethodEntropy, ...]
 
     @property
+    def sentences(self) -> tuple[str, ...]:
+        """GRPO's numbers in plain sentences; none of what was not measured."""
+        if math.isnan(self.entropy_end + self.accuracy_end):
+            return ()
+        told = [
+            f"GRPO on {self.model}: entropy {self.entropy_start:#.3g} -> {self.entropy_end:#.3g} nats per token, "
+            f"validation accuracy {100 * self.accuracy_start:.1f} % -> {100 * self.accuracy_end:.1f} %."
+        ]
+        if not math.isnan(self.a + self.b + self.rmse):
+            sign = "-" if self.b < 0 else "+"
+            told.append(
+                f"The law R = {-self.a:.3g} exp(H) {sign} {abs(self.b):.3g} fits with an error of "
+                f"{100 * self.rmse:.1f} points."
+            )
+        return tuple(told)
+
+    @property
     def complete(self) -> bool:
         """Whether every number is there."""
         return not any(

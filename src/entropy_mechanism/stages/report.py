@@ -25,6 +25,7 @@ from entropy_mechanism.report import (
     judge_all,
     summary,
 )
+from entropy_mechanism.screen import CAME_OUT
 from entropy_mechanism.stages.figure import read_frames
 from entropy_mechanism.tracking.provenance import git_state
 
@@ -75,10 +76,13 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
             )
         )
         files.write_text(output, page)
-        for sentence in (entry.verdict for entry in headlines(tables).methods):
+        found = headlines(tables)
+        print(f"{CAME_OUT}{name}, {plan.experiment.title}:")
+        for sentence in (*found.sentences, *(entry.verdict for entry in found.methods)):
             print(sentence)
-        print("claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(claims)))
-        print(f"report: {output}")
+        print(
+            "Claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(claims)) + "."
+        )
 
 
 class _Item:
