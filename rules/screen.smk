@@ -31,7 +31,9 @@ class Screen:
         """Say what is going to be done, before the first job."""
         jobs = [job for job in workflow.dag.needrun_jobs() if job.output]
         if workflow.local_exec:
-            known = [(workflow.dag.jobid(job), job.rule.name, dict(job.wildcards.items())) for job in jobs]
+            known = [
+                (workflow.dag.jobid(job), job.rule.name, dict(job.wildcards.items()), job.threads) for job in jobs
+            ]
             self.clock = screen.clock(PLAN, known, workflow.cores)
         cores = workflow.cores if workflow.local_exec else None
         logger.info(screen.beginning(PATHS, len(jobs), cores, self.clock and self.clock.left()))
@@ -44,7 +46,9 @@ class Screen:
         """Keep for the end why the run has stopped."""
         scheduler = workflow.scheduler
         failed = [part for job in scheduler.failed for part in (job if job.is_group() else [job])]
-        told = [screen.Job(" ".join([part.rule.name, *part.wildcards]), tuple(map(Path, part.log))) for part in failed]
+        told = [
+            screen.Job(" ".join([part.rule.name, *part.wildcards]), tuple(map(Path, part.log))) for part in failed
+        ]
         self.end(screen.stopping(PATHS, told, scheduler.finished_jobs, len(workflow.dag)))
 
     def end(self, words):

@@ -50,8 +50,8 @@ def faults(
         programs = here and not own_environment and _programs(plan, rule, wildcards)
         if programs and not _can_run_programs():
             found.append(
-                f"data.{programs} is graded by running programs in bubblewrap, and bwrap is not on the PATH; install it "
-                "(Debian, Ubuntu: apt-get install bubblewrap; docs/grading-code.md)"
+                f"data.{programs} is graded by running programs in bubblewrap, and bwrap is not on the PATH; "
+                "install it (Debian, Ubuntu: apt-get install bubblewrap; docs/grading-code.md)"
             )
         if here and (rule == "train" or rule.startswith("sample")) and not has_gpu(devices):
             policy = wildcards["run" if rule == "train" else "policy"]

@@ -17,7 +17,7 @@ from entropy_mechanism.plan import Plan
 from entropy_mechanism.shapes import Shape
 
 PRIOR = 60.0
-"""Core seconds for which the estimate is believed, before the jobs that have ended say how fast the machine is."""
+"""Seconds for which the estimate is believed, before jobs that have ended say how fast the machine is."""
 TOKENS = 320
 """Of a tiny model's vocabulary, about; torch, which would have to be imported to count them, takes seconds."""
 NOISE = re.compile(
@@ -43,8 +43,8 @@ class Job:
 class Clock:
     """How long is left, by what jobs were expected to take and by what those that have ended took."""
 
-    expected: Mapping[int, float]
-    """Core seconds of each job, by its number."""
+    expected: Mapping[int, tuple[float, int]]
+    """Seconds and cores of each job, by its number."""
     cores: int
     now: Callable[[], float] = time.monotonic
     _started: dict[int, float] = field(default_factory=dict)
@@ -56,22 +56,23 @@ class Clock:
 
     def end(self, job: int) -> None:
         """A job is done."""
-        if job in self._started:
+        if job in self._started and job in self.expected:
             self._ended[job] = self.now() - self._started[job]
 
     def left(self) -> float:
         """Seconds until all jobs are done, if they keep all cores busy; no less than the longest of them."""
-        known = PRIOR + sum(self.expected.get(job, 0.0) for job in self._ended)
+        known = PRIOR + sum(self.expected[job][0] for job in self._ended)
         pace = (PRIOR + sum(self._ended.values())) / known
-        rest = {job: pace * seconds for job, seconds in self.expected.items() if job not in self._ended}
+        rest = {job: pace * seconds for job, (seconds, _) in self.expected.items() if job not in self._ended}
         for job in rest.keys() & self._started.keys():
             # One that takes longer than expected may end at any time, or not.
             rest[job] = max(rest[job] - (self.now() - self._started[job]), rest[job] / 10)
-        return max([sum(rest.values()) / self.cores, *rest.values()])
+        work = sum(seconds * self.expected[job][1] for job, seconds in rest.items())
+        return max([work / self.cores, *rest.values()])
 
 
 def expected(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> float | None:
-    """Core seconds that a job takes, an estimate (costs.py); None for a download or GPUs, where nobody knows."""
+    """Seconds that a job takes, an estimate (costs.py); None for a download or GPUs, where nobody knows."""
     if rule == "train":
         model = plan.runs[wildcards["run"]].model
     elif rule.startswith("sample"):
@@ -86,7 +87,7 @@ def expected(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> float | Non
     heads = (settings.heads, settings.kv_heads)
     shape = Shape(settings.layers, settings.width, *heads, 4 * settings.width, TOKENS, settings.tied)
     if rule == "train":
-        return 3600 * costs.training(plan, wildcards["run"], shape, partial(_problems, plan)).device_hours
+        return costs.training(plan, wildcards["run"], shape, partial(_problems, plan)).seconds
     if rule == "make_model":
         return costs.warming_up(settings, shape, costs.MACHINES["cpu"])
     return costs.evaluation(plan, wildcards["policy"], shape, partial(_problems, plan)).seconds
@@ -98,11 +99,15 @@ def _problems(plan: Plan, data: str) -> int:
     return sum(getattr(part, "problems", 0) for part in parts)
 
 
-def clock(plan: Plan, jobs: Iterable[tuple[int, str, Mapping[str, str]]], cores: int) -> Clock | None:
-    """A clock for jobs, each its number, rule and wildcards; None when it is not known what one of them takes."""
-    seconds = {number: expected(plan, rule, wildcards) for number, rule, wildcards in jobs}
-    known = {number: value for number, value in seconds.items() if value is not None}
-    return Clock(known, cores) if len(known) == len(seconds) else None
+def clock(plan: Plan, jobs: Iterable[tuple[int, str, Mapping[str, str], int]], cores: int) -> Clock | None:
+    """A clock for jobs, each its number, rule, wildcards and cores; None when nobody knows how long one takes."""
+    known = {}
+    for number, rule, wildcards, used in jobs:
+        seconds = expected(plan, rule, wildcards)
+        if seconds is None:
+            return None
+        known[number] = (seconds, used)
+    return Clock(known, cores)
 
 
 def duration(seconds: float) -> str:

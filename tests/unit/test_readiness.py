@@ -52,11 +52,19 @@ def without_bubblewrap(monkeypatch, tmp_path):
     return tmp_path
 
 
+def with_code_benchmark(plan):
+    """The plan with a benchmark of programs, which no preset has."""
+    evaluation = plan.experiment.evaluation
+    benchmark = next(iter(evaluation.benchmarks.values())).model_copy(update={"data": "code-validation"})
+    evaluation = evaluation.model_copy(update={"benchmarks": {"programs": benchmark}})
+    return Plan(plan.experiment.model_copy(update={"evaluation": evaluation}))
+
+
+FULL = with_code_benchmark(FULL)
 CODE = [
     ("train", {"run": next(name for name, run in FULL.runs.items() if run.train_set == "code")}),
-    ("grade", {"policy": "x", "benchmark": next(
-        name for name, settings in FULL.experiment.evaluation.benchmarks.items() if FULL.is_code(settings.data))}),
-]  # fmt: skip
+    ("grade", {"policy": "qwen-w64--base", "benchmark": "programs"}),
+]
 
 
 @pytest.mark.parametrize("job", CODE, ids=["train", "grade"])

@@ -28,6 +28,10 @@ def time():
     return Time()
 
 
+def clock(time, *seconds, cores=1, used=1):
+    return screen.Clock({job: (expected, used) for job, expected in enumerate(seconds)}, cores, time)
+
+
 def ran(clock, time, job, seconds):
     clock.start(job)
     time.now += seconds
@@ -35,42 +39,45 @@ def ran(clock, time, job, seconds):
 
 
 def test_before_anything_ran_the_time_left_is_the_expected_work_on_all_cores(time):
-    assert screen.Clock({1: 30, 2: 10, 3: 20}, 2, time).left() == 30
-    assert screen.Clock({1: 30, 2: 10, 3: 20}, 1, time).left() == 60
+    assert clock(time, 30, 10, 20, cores=2).left() == 30
+    assert clock(time, 30, 10, 20, cores=1).left() == 60
 
 
 def test_no_job_is_expected_to_be_divided_among_cores(time):
-    assert screen.Clock({1: 100, 2: 10}, 8, time).left() == 100
+    assert clock(time, 100, 10, cores=8).left() == 100
+
+
+def test_a_job_of_several_cores_counts_with_all_of_them(time):
+    assert clock(time, 30, 30, 30, cores=4, used=2).left() == 45
 
 
 def test_what_has_ended_is_not_left_and_what_runs_counts_with_its_rest(time):
-    clock = screen.Clock({1: 40, 2: 40}, 1, time)
-    ran(clock, time, 1, 40)
-    assert clock.left() == 40
-    clock.start(2)
+    found = clock(time, 40, 40)
+    ran(found, time, 0, 40)
+    assert found.left() == 40
+    found.start(1)
     time.now += 30
-    assert clock.left() == 10
+    assert found.left() == 10
     time.now += 300
-    assert clock.left() == 4  # it may end at any time, or not
+    assert found.left() == 4  # it may end at any time, or not
 
 
 def test_a_machine_of_half_the_speed_is_noticed_more_the_more_has_run(time):
-    clock = screen.Clock(dict.fromkeys(range(200), 30.0), 1, time)
-    pace = []
+    found, pace = clock(time, *200 * [30.0]), []
     for job in range(100):
-        ran(clock, time, job, 60)
-        pace.append(clock.left() / (30 * (199 - job)))
+        ran(found, time, job, 60)
+        pace.append(found.left() / (30 * (199 - job)))
     assert pace == sorted(pace)
     assert 1.3 < pace[0] < 1.4  # a minute of belief in the estimate, half a minute of experience
     assert 1.95 < pace[-1] < 2
 
 
 def test_a_job_that_is_tried_again_counts_from_its_last_start(time):
-    clock = screen.Clock({1: 40}, 1, time)
-    clock.start(1)
+    found = clock(time, 40)
+    found.start(0)
     time.now += 30
-    clock.start(1)
-    assert clock.left() == 40
+    found.start(0)
+    assert found.left() == 40
 
 
 def test_jobs_are_expected_to_take_what_the_plan_of_the_experiment_says():
@@ -92,9 +99,9 @@ def test_training_on_programs_is_expected_to_run_them():
 
 def test_no_time_is_told_where_a_job_downloads_or_needs_a_gpu():
     run = "qwen2.5-7b--dapo-math--grpo--s1"
-    assert screen.clock(TINY, [(1, "figure", {"figure": "fig01"})], 2).left() == costs.SMALL_JOB
-    assert screen.clock(PAPER, [(1, "figure", {}), (2, "train", {"run": run})], 2) is None
-    assert screen.clock(PAPER, [(1, "fetch_model", {"model": "qwen2.5-7b"})], 2) is None
+    assert screen.clock(TINY, [(1, "figure", {"figure": "fig01"}, 1)], 2).left() == costs.SMALL_JOB
+    assert screen.clock(PAPER, [(1, "figure", {}, 1), (2, "train", {"run": run}, 8)], 2) is None
+    assert screen.clock(PAPER, [(1, "fetch_model", {"model": "qwen2.5-7b"}, 1)], 2) is None
 
 
 @pytest.mark.parametrize(
