@@ -15,17 +15,26 @@ class Screen:
 
     clock = None
     last_words = None
+    interrupted = False
 
     def listen(self, record):
         """Note what happens; keeps every record."""
         event = getattr(record, "event", None)
-        if record.msg == NOTHING_TO_BE_DONE_MSG:
+        if record.msg == "Building DAG of jobs...":  # the first moment at which the targets are known
+            refuse_unknown_targets()
+        elif record.msg == NOTHING_TO_BE_DONE_MSG:
             self.end(screen.ending(PATHS, asked_for()))
+        elif str(record.msg).startswith("Terminating processes on user request"):
+            self.interrupted = True
         elif self.clock and event == LogEvent.JOB_INFO:
             self.clock.start(record.jobid)
         elif self.clock and event == LogEvent.JOB_FINISHED:
             self.clock.end(record.job_id)
         return True
+
+    def shows(self, record):
+        """Whether a record tells a person something; that jobs fail which were interrupted does not."""
+        return not (screen.NOISE.match(str(record.msg)) or (self.interrupted and record.levelno >= logging.ERROR))
 
     def begin(self):
         """Say what is going to be done, before the first job."""
@@ -40,7 +49,8 @@ class Screen:
 
     def progress(self, text):
         """Snakemake's line of progress, with the time that is left."""
-        return f"{text}, about {screen.duration(self.clock.left())} left" if self.clock else text
+        left = self.clock and self.clock.left()
+        return f"{text}, about {screen.duration(left)} left" if left else text
 
     def stop(self):
         """Keep for the end why the run has stopped."""
@@ -63,10 +73,14 @@ def asked_for():
     return [str(path) for job in workflow.dag.targetjobs for path in (job.output or job.input)]
 
 
-def targets():
-    """What this call names as targets; nothing where another workflow uses this one, whose rules come later."""
-    mine = workflow.is_main_process and workflow.modifier.is_main_snakefile()
-    return sorted(workflow.dag_settings.targets) if mine and workflow.dag_settings else []
+def refuse_unknown_targets():
+    """Stop when something is asked for that there is not."""
+    rules = {rule.name for rule in workflow.rules}
+    presets = HOME / "config/experiments"
+    if found := readiness.unknown_targets(
+        sorted(workflow.dag_settings.targets), rules, PLAN, EXPERIMENT_FILE, presets
+    ):
+        sys.exit(f"error: {' | '.join(found)}")
 
 
 SCREEN = Screen()
@@ -76,6 +90,6 @@ if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     logger.addFilter(SCREEN.listen)
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(lambda record: not screen.NOISE.match(str(record.msg)))
+            handler.addFilter(SCREEN.shows)
     plain = DefaultFormatter.format_progress
     DefaultFormatter.format_progress = lambda formatter, message: SCREEN.progress(plain(formatter, message))

@@ -22,9 +22,10 @@ TOKENS = 320
 """Of a tiny model's vocabulary, about; torch, which would have to be imported to count them, takes seconds."""
 NOISE = re.compile(
     r"Select jobs to execute|Execute \d+ jobs|Using shell: |Assuming unrestricted shared filesystem|"
-    r"Rules claiming more threads|Conda environments: ignored|Singularity containers: ignored"
+    r"Rules claiming more threads|Conda environments: ignored|Singularity containers: ignored|"
+    r"RuleException:\s+CalledProcessError|WorkflowError:\s+At least one job did not complete"
 )
-"""Lines of Snakemake that tell nobody anything; its own log keeps them."""
+"""What Snakemake says that tells nobody anything, or says twice; its own log keeps it."""
 CAME_OUT = "What came out of "
 """Begins the line of the report's log from which on it tells its numbers."""
 MOST_NAMED = 3
@@ -125,8 +126,9 @@ def beginning(paths: Paths, jobs: int, cores: int | None, left: float | None) ->
     """What is said before the first job; `cores` is None on a cluster, `left` where nobody knows."""
     where = "" if cores is None else f" on {cores} core{'s' if cores > 1 else ''}"
     long = "" if left is None else f", about {duration(left)}"
+    count = f"{jobs} job{'s' if jobs > 1 else ''}"
     return (
-        f"{paths.experiment}: {jobs} jobs{where}{long}; a log of each is in {paths.root}/logs/<rule>/. "
+        f"{paths.experiment}: {count}{where}{long}; a log of each is in {paths.root}/logs/<rule>/. "
         "Ctrl-C stops, and the same command goes on from there."
     )
 

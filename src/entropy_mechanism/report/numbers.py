@@ -35,10 +35,15 @@ class MethodEntropy:
         return self.ratio > 1
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether this is what the others are compared with."""
+        return bool(style.method_look(self.method) == style.method_look(style.BASELINE))
+
+    @property
     def verdict(self) -> str:
         """One plain sentence."""
         name, baseline = style.method_label(self.method), style.method_label(style.BASELINE)
-        if style.method_look(self.method) == style.method_look(style.BASELINE):
+        if self.is_baseline:
             return f"{name} ends with {self.entropy:#.3g} nats per token."
         if math.isnan(self.ratio):
             return f"{name} ends with {self.entropy:#.3g} nats per token; there is no {baseline} run to compare."
@@ -84,9 +89,9 @@ class Headlines:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """GRPO's numbers in plain sentences; none of what was not measured."""
+        """GRPO's numbers and the others' entropies in plain sentences; nothing of what was not measured."""
         if math.isnan(self.entropy_end + self.accuracy_end):
-            return ()
+            return tuple(entry.verdict for entry in self.methods)
         told = [
             f"GRPO on {self.model}: entropy {self.entropy_start:#.3g} -> {self.entropy_end:#.3g} nats per token, "
             f"validation accuracy {100 * self.accuracy_start:.1f} % -> {100 * self.accuracy_end:.1f} %."
@@ -97,7 +102,7 @@ class Headlines:
                 f"The law R = {-self.a:.3g} exp(H) {sign} {abs(self.b):.3g} fits with an error of "
                 f"{100 * self.rmse:.1f} points."
             )
-        return tuple(told)
+        return (*told, *(entry.verdict for entry in self.methods if not entry.is_baseline))
 
     @property
     def complete(self) -> bool:

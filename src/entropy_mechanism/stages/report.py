@@ -78,8 +78,7 @@ def report(experiment: Path, tracking_uri: str | None, output: Path, results: Pa
         files.write_text(output, page)
         found = headlines(tables)
         print(f"{CAME_OUT}{name}, {plan.experiment.title}:")
-        for sentence in (*found.sentences, *(entry.verdict for entry in found.methods)):
-            print(sentence)
+        print("\n".join(found.sentences))
         print(
             "Claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(claims)) + "."
         )
