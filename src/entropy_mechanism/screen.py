@@ -3,6 +3,7 @@
 Light to import, since the Snakefile does; rules/screen.smk connects it with Snakemake.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +30,9 @@ NOISE = re.compile(
 CAME_OUT = "What came out of "
 """Begins the line of the report's log from which on it tells its numbers."""
 MOST_NAMED = 3
-"""Failed jobs, or files, that are told of at the end."""
+"""Failed jobs that are told of at the end."""
+MOST_FILES = 5
+"""Files that are named at the end: those of one figure."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ def ending(paths: Paths, made: Iterable[str]) -> str:
     made = list(made)
     if paths.report in made:
         return "\n".join([*headlines(Path(paths.log("report"))), f"Open {paths.report} in a browser."])
-    more = f" and {len(made) - MOST_NAMED} more" if len(made) > MOST_NAMED else ""
-    return f"Done: {', '.join(made[:MOST_NAMED])}{more}"
+    if len(made) <= MOST_FILES:
+        return f"Done: {', '.join(made)}"
+    return f"Done: {len(made)} files in {os.path.commonpath(made)}"
 
 
 def headlines(log: Path) -> list[str]:

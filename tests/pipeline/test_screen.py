@@ -40,7 +40,8 @@ def test_a_run_says_how_much_there_is_to_do_how_far_it_is_and_what_it_made(works
     assert not any(noise in first for noise in NOISE)
     (log,) = (workspace.root / ".snakemake/log").glob("*")
     assert all(noise in log.read_text() for noise in NOISE)
-    assert re.fullmatch(r"Done: (results/smoke/data/\S+, ){2}results/smoke/data/\S+ and 9 more", lines[-1])
+    assert lines[-1] == "Done: 12 files in results/smoke/data"
+    assert "\nJob 0: All data sets are there\n" in first
 
     second = workspace.snakemake("data", *SMOKE).stdout
     assert "Nothing to be done" in second

@@ -143,7 +143,8 @@ def test_a_run_that_made_the_report_ends_with_its_numbers_and_then_its_path(path
 
 def test_a_run_that_made_something_else_ends_with_its_files(paths):
     assert screen.ending(paths, ["a.pdf", "a.png"]) == "Done: a.pdf, a.png"
-    assert screen.ending(paths, list("abcde")) == "Done: a, b, c and 2 more"
+    many = [f"results/tiny/data/{name}.parquet" for name in "abcdef"]
+    assert screen.ending(paths, many) == "Done: 6 files in results/tiny/data"
 
 
 def test_a_failed_run_says_why_which_log_tells_more_and_what_to_do(paths, tmp_path):
