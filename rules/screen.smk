@@ -1,5 +1,5 @@
 # What a person sees of a run: no lines that tell nothing, the time that is left, and last of all what came out, or what
-# to do. Words and numbers are in the package (screen.py); tests/pipeline/test_screen.py holds what is used of Snakemake.
+# to do. Words and numbers are in the package (screen.py); tests/pipeline/test_first_hour.py holds what is used of Snakemake.
 import atexit
 import logging
 
