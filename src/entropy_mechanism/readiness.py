@@ -100,7 +100,7 @@ def _with_item(item: str, folder: Path) -> list[str]:
             experiment = load_experiment(path)
         except (ConfigError, OSError):  # it is not the one that was asked for
             continue
-        if item in {**experiment.figures, **experiment.tables}:
+        if item in experiment.figures or item in experiment.tables:
             gpus = any(experiment.compute_of(model).device == "cuda" for model in experiment.models)
             names[gpus].append(path.stem)
     return names[False] + names[True]
