@@ -98,9 +98,9 @@ def expected(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> float | Non
 
 
 def _problems(plan: Plan, data: str) -> int:
-    """Problems of a data set that is generated; 0 of one whose size only its file tells."""
+    """Problems of a data set that is generated; 1 of one whose size only its file tells."""
     parts = [plan.experiment.data[part] for part in plan.experiment.parts_of(data)]
-    return sum(getattr(part, "problems", 0) for part in parts)
+    return sum(getattr(part, "problems", 1) for part in parts)
 
 
 def clock(plan: Plan, jobs: Iterable[tuple[int, str, Mapping[str, str], int]], cores: int) -> Clock | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from entropy_mechanism import costs, screen
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import FileSet, load_experiment
 from entropy_mechanism.paths import Paths
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.plan import Bill
@@ -95,6 +95,17 @@ def test_training_on_programs_is_expected_to_run_them():
     code = next(name for name, run in FULL.runs.items() if run.train_set == "code")
     found = screen.expected(FULL, "train", {"run": code})
     assert found == pytest.approx(Bill(FULL, "h100", costs.Scale()).runs[code].seconds, rel=0.02)
+
+
+def test_a_file_of_problems_whose_size_nobody_has_read_stops_no_run():
+    evaluation, mine = TINY.experiment.evaluation, FileSet(kind="file", path="mine.jsonl")
+    asked = {"mine": next(iter(evaluation.benchmarks.values())).model_copy(update={"data": "mine"})}
+    changed = {"data": {"mine": mine, **TINY.experiment.data}, "validation": "mine"}
+    changed["evaluation"] = evaluation.model_copy(update={"benchmarks": asked})
+    plan = Plan(TINY.experiment.model_copy(update=changed))
+    policy, run = next(iter(plan.policies)), next(iter(plan.runs))
+    assert screen.expected(plan, "sample", {"policy": policy}) > 0
+    assert screen.expected(plan, "train", {"run": run}) > 0
 
 
 def test_no_time_is_told_where_a_job_downloads_or_needs_a_gpu():
