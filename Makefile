@@ -95,6 +95,9 @@ define BESIDE
 		> "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
 endef
 
+# Adds to the environment of `make slurm` what lets Snakemake start quickly.
+QUICK = cp workflow/quick-start/* "$$($(SLURM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 $(BENCH_READY): $(READY) requirements/bench.txt
 	$(call BESIDE,$(BENCH))
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
@@ -105,6 +108,7 @@ ifeq ($(GPU),)
 $(SLURM_READY): $(READY) requirements/slurm.txt
 	$(call BESIDE,$(SLURM))
 	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
+	$(QUICK)
 	for name in snakemake entropy_mechanism; do \
 		script="$(SLURM)/bin/$$(echo $$name | tr _ -)"; \
 		printf '#!/bin/sh\nexec "%s/bin/python" -m %s "$$@"\n' "$(CURDIR)/$(SLURM)" $$name > "$$script"; \
@@ -118,6 +122,7 @@ $(SLURM_READY): requirements/runtime.txt requirements/gpu.txt requirements/slurm
 	$(PYTHON) -m venv --clear $(SLURM)
 	$(SLURM)/bin/pip install --quiet --disable-pip-version-check -r requirements/runtime.txt -r requirements/gpu.txt -e .
 	$(SLURM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/slurm.txt
+	$(QUICK)
 	@touch $@
 endif
 

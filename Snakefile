@@ -55,6 +55,7 @@ include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/screen.smk"
 
 
 # Every file is asked for, not just the report: whatever was deleted is made again, and what follows from it.
@@ -79,14 +80,17 @@ onstart:
     refuse_without_vllm()
     jobs = [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
     folders = (PATHS.root, PATHS.store, PATHS.records)
-    if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec):
+    if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec, OWN_ENVIRONMENT):
         sys.exit(f"error: {' | '.join(faults)}; nothing was started")
+    SCREEN.begin()
     track("follow", f"--parent-pid {os.getpid()}", wait=False)
 
 
 onsuccess:
     track("finish", "--status FINISHED")
+    SCREEN.end(screen.ending(PATHS, asked_for()))
 
 
 onerror:
     track("finish", "--status FAILED")
+    SCREEN.stop()

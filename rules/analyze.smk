@@ -3,6 +3,8 @@ rule analysis:
         [PATHS.analysis(kind, run) for run in PLAN.runs for kind in RUN_ANALYSES],
         studies(),
         [PATHS.fixed(name) for name in FIXED],
+    message:
+        "All analyses are there"
 
 
 rule collect_curves:

@@ -4,6 +4,8 @@ rule data:
         [PATHS.data(name) for name in EXPERIMENT.data],
         [PATHS.data_statistics(name) for name in EXPERIMENT.data],
         [PATHS.overlap(suffix, name) for suffix in ("parquet", "csv") for name in PLAN.trained_sets],
+    message:
+        "All data sets are there"
 
 
 # Downloading needs the network, which the nodes of a cluster often lack.

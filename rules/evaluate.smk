@@ -4,6 +4,8 @@ rule evaluation:
         [PATHS.grades(policy, name) for policy in PLAN.policies for name in PLAN.benchmarks(policy)],
         [PATHS.scores(policy) for policy in PLAN.policies],
         [PATHS.comparison(policy) for policy in PLAN.policies if PLAN.references(policy)],
+    message:
+        "All policies are evaluated"
 
 
 # Outputs of a rule are fixed, so there is one for each set of benchmarks: sample, sample_2, …

@@ -1,11 +1,15 @@
 rule figures:
     input:
         [PATHS.figure(suffix, name) for name in EXPERIMENT.figures for suffix in FIGURE_FILES],
+    message:
+        "All figures are drawn"
 
 
 rule tables:
     input:
         [PATHS.table(suffix, name) for name in EXPERIMENT.tables for suffix in TABLE_FILES],
+    message:
+        "All tables are written"
 
 
 rule figure:
@@ -53,6 +57,8 @@ for name in EXPERIMENT.figures:
             name
         input:
             [PATHS.figure(suffix, name) for suffix in FIGURE_FILES],
+        message:
+            f"{name} is drawn"
 
 
 for name in EXPERIMENT.tables:
@@ -62,3 +68,5 @@ for name in EXPERIMENT.tables:
             name
         input:
             [PATHS.table(suffix, name) for suffix in TABLE_FILES],
+        message:
+            f"{name} is written"

@@ -1,6 +1,8 @@
 rule models:
     input:
         [PATHS.model(name) for name in PLAN.models],
+    message:
+        "All base models are there"
 
 
 # Downloading needs the network, which the nodes of a cluster often lack.

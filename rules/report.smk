@@ -27,4 +27,4 @@ rule report:
         "Writing the report"
     shell:
         "python -m entropy_mechanism report"
-        " --experiment {params.experiment:q} --output {output:q} {params.compared} {params.tracking} 2>&1 | tee {log:q}"
+        " --experiment {params.experiment:q} --output {output:q} {params.compared} {params.tracking} > {log:q} 2>&1"

@@ -3,6 +3,8 @@ rule training:
         [PATHS.run_config(name) for name in PLAN.runs],
         [PATHS.run_metrics(name) for name in PLAN.runs],
         [PATHS.run_manifest(name) for name in PLAN.runs],
+    message:
+        "All runs are trained"
 
 
 rule resolve:

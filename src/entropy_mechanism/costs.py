@@ -5,7 +5,7 @@ downloaded or loaded.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from entropy_mechanism.config import HubModel, KlCov, OwnObjective, RunConfig, TinyModel
@@ -28,6 +28,8 @@ PROGRAM = {"generated": 0.008, "published": 0.05}
 """Seconds that the tests of a program take in one sandbox; docs/grading-code.md."""
 SANDBOXES = {"cpu": 1, "cuda": 8}
 """At work at once; two trainings on two cores leave each other one."""
+SMALL_JOB = 2.0
+"""Core seconds of a job that neither trains nor answers: mostly Python's start."""
 SOLUTION = 26
 """Tokens of a problem and its solution in a tiny model's warm-up."""
 
@@ -214,6 +216,34 @@ def cost(
         machine.start + moves + writes + tested,
         4 * shape.parameters + CHECKPOINTS * saved + records,
     )
+
+
+def training(
+    plan: Plan,
+    name: str,
+    shape: Shape,
+    problems: Callable[[str], int],
+    gpu: str = "h100",
+    scale: Scale = Scale(),
+) -> Cost:
+    """The estimate of a run of a plan; `problems` counts those of a data set."""
+    run = plan.run_config(name)
+    kind = "published" if isinstance(plan.experiment.models[run.model], HubModel) else "generated"
+    program = PROGRAM[kind] if plan.is_code(run.train_set) else 0.0
+    validation = problems(plan.validations[name])
+    return cost(run, shape, validation, lengths_of(plan, run.model), machine_of(run, gpu), scale, program)
+
+
+def evaluation(plan: Plan, name: str, shape: Shape, problems: Callable[[str], int], gpu: str = "h100") -> Cost:
+    """The estimate of a policy's answers to its benchmarks; `problems` counts those of a data set."""
+    policy, settings = plan.policies[name], plan.experiment.evaluation
+    key = name if policy.run else next(key for key, run in plan.runs.items() if run.model == policy.model)
+    run = plan.run_config(key).model_copy(update={"run": name})
+    counts = []
+    for benchmark in (settings.benchmarks[key] for key in plan.benchmarks(name)):
+        samples = benchmark.samples + ("greedy" in benchmark.protocols)
+        counts.append((samples * problems(benchmark.data), benchmark.max_response or settings.max_response))
+    return answering(run, shape, counts, lengths_of(plan, run.model), machine_of(run, gpu))
 
 
 def warming_up(settings: TinyModel, shape: Shape, machine: Machine) -> float:

@@ -11,6 +11,8 @@ ARTIFACT_LIMIT_MB = 64.0
 """Megabytes up to which an output is copied to MLflow: all of `tiny`, not the weights of a 0.5B model."""
 SHARED_VARIABLE = "ENTROPY_MECHANISM_SHARED_STORE"
 """Environment variable that tells stages where finished runs are shared; empty or unset where they are not."""
+UNSANDBOXED_VARIABLE = "ENTROPY_MECHANISM_UNSANDBOXED"
+"""Environment variable; `1` allows programs to run with limits only, without bubblewrap."""
 GAVE_UP = "gave-up.json"
 """Stands beside a run's manifest-to-be when its last attempt ended with what would come again."""
 RUN_ANALYSES = (

@@ -24,6 +24,7 @@ ORDER = [
     "models",
     "data",
     "rewards",
+    "screen",
     "costs",
     "resources",
     "memory",

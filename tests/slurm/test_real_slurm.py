@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,16 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
 PAIR = "pair--train--grpo--s4"  # a seed of its own: where a run trains is no part of its identity
 STEPS = 60
+
+
+def test_snakemake_starts_without_loading_pandas_and_the_stages_have_it():
+    def loaded(*arguments):
+        done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return "pandas.core.frame" in done.stderr
+
+    assert not loaded("-m", "snakemake", "--version")
+    assert loaded("-c", "import pandas")
 
 
 def test_every_stage_of_smoke_is_a_job_of_slurm_or_part_of_one(slurm, smoke):

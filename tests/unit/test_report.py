@@ -110,6 +110,19 @@ def test_headlines_are_those_of_the_frames(frames):
     assert found.complete
 
 
+def test_the_headlines_are_told_in_plain_sentences_that_leave_out_what_was_not_measured(frames):
+    found = headlines(frames)
+    entropy, law, *others = found.sentences
+    assert entropy == (
+        f"GRPO on tiny: entropy 0.500 -> {found.entropy_end:#.3g} nats per token, validation accuracy "
+        f"{100 * found.accuracy_start:.1f} % -> {100 * found.accuracy_end:.1f} %."
+    )
+    assert law == f"The law R = {-A:.3g} exp(H) + {B:.3g} fits with an error of 1.0 points."
+    assert others == [entry.verdict for entry in found.methods if entry.method != "grpo"]
+    assert replace(found, a=np.nan).sentences == (entropy, *others)
+    assert replace(found, accuracy_end=np.nan).sentences == tuple(entry.verdict for entry in found.methods)
+
+
 def test_final_entropies_are_compared_over_the_last_tenth(frames):
     found = {entry.method: entry for entry in headlines(frames).methods}
     last = np.arange(36, 41)  # five of 41 steps

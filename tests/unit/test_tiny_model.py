@@ -24,6 +24,7 @@ from entropy_mechanism.models.tiny import (
     build_tokenizer,
     warm_up,
 )
+from entropy_mechanism.stages.make_model import Progress
 
 TOKENIZER = build_tokenizer()
 
@@ -251,3 +252,19 @@ def test_a_path_without_a_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"no \*\.safetensors"):
         load_policy(tmp_path)
+
+
+def test_a_warm_up_tells_how_far_it_is_now_and_then(capsys):
+    short = Warmup(steps=4, batch=8, operands=(3, 4), problems=200)
+    told = []
+    warm_up(tiny(steps=6, instruct=short), TOKENIZER, lambda done, steps: told.append((done, steps)))
+    assert told == [(done, 10) for done in range(10)]
+    seconds = 0.0
+    progress = Progress("nano", 10, lambda: seconds)
+    for done in range(5):
+        seconds = 4.0 * done
+        progress(done, 10)
+    assert capsys.readouterr().out.splitlines() == [
+        "nano: warming up for 10 steps",
+        "nano: step 3/10 of the warm-up, 28 s left",
+    ]

@@ -1,7 +1,7 @@
 """Tiny base policies: their tokenizer, their architecture, and a supervised warm-up on an unreliable teacher."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,20 +138,28 @@ class WarmupResult:
     nats per solution token; `teacher_accuracy`: how often the teacher ends right; `seconds`; `parameters`."""
 
 
-def warm_up(settings: TinyModel, tokenizer: Qwen2Tokenizer) -> WarmupResult:
+def warm_up(
+    settings: TinyModel,
+    tokenizer: Qwen2Tokenizer,
+    before_step: Callable[[int, int], None] = lambda done, steps: None,
+) -> WarmupResult:
     """Train a fresh policy to imitate the unreliable teacher, then that of `settings.instruct` where there is one.
 
     All problems are of the training split. The loss covers the solution including the final `<|im_end|>`. AdamW,
     learning rate rising over the first 2 % of the steps and then falling linearly to zero, gradient norm clipped
     at one. Every step sees newly written solutions. Bit-equal for equal arguments on one thread of one machine.
+    `before_step` is told how many steps are done, and of how many.
     """
     model = build_model(settings, tokenizer).train()
     log: list[WarmupStep] = []
     seconds = 0.0
-    for warmup in filter(None, (settings.warmup, settings.instruct)):
+    warmups = [warmup for warmup in (settings.warmup, settings.instruct) if warmup]
+    steps = sum(warmup.steps for warmup in warmups)
+    for warmup in warmups:
         lessons = _lessons(warmup, settings.seed)
         started = time.perf_counter()
-        _imitate(model, tokenizer, warmup, _batches(warmup, settings.seed, tokenizer, lessons), log)
+        batches = _batches(warmup, settings.seed, tokenizer, lessons)
+        _imitate(model, tokenizer, warmup, batches, log, lambda done: before_step(done, steps))
         seconds += time.perf_counter() - started
     tail = log[-max(1, warmup.steps // 10) :]
     accuracy, entropy = _teacher_reference(lessons, tokenizer)
@@ -171,6 +179,7 @@ def _imitate(
     warmup: Warmup,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     log: list[WarmupStep],
+    before_step: Callable[[int], None],
 ) -> None:
     """One warm-up; its steps are added to `log`."""
     optimizer = torch.optim.AdamW(
@@ -180,6 +189,7 @@ def _imitate(
     before = len(log)
     for step, (ids, labels) in enumerate(batches, start=1):
         share = min(step / rise, (warmup.steps - step + 1) / max(1, warmup.steps - rise))
+        before_step(len(log))
         for group in optimizer.param_groups:
             group["lr"] = share * warmup.learning_rate
         # No attention mask: padding stands on the right, where a causal model never looks back at it.

@@ -35,10 +35,15 @@ class MethodEntropy:
         return self.ratio > 1
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether this is what the others are compared with."""
+        return bool(style.method_look(self.method) == style.method_look(style.BASELINE))
+
+    @property
     def verdict(self) -> str:
         """One plain sentence."""
         name, baseline = style.method_label(self.method), style.method_label(style.BASELINE)
-        if style.method_look(self.method) == style.method_look(style.BASELINE):
+        if self.is_baseline:
             return f"{name} ends with {self.entropy:#.3g} nats per token."
         if math.isnan(self.ratio):
             return f"{name} ends with {self.entropy:#.3g} nats per token; there is no {baseline} run to compare."
@@ -81,6 +86,23 @@ class Headlines:
     forecast_rmse: float
     forecast_final_error: float
     methods: tuple[MethodEntropy, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """GRPO's numbers and the others' entropies in plain sentences; nothing of what was not measured."""
+        if math.isnan(self.entropy_end + self.accuracy_end):
+            return tuple(entry.verdict for entry in self.methods)
+        told = [
+            f"GRPO on {self.model}: entropy {self.entropy_start:#.3g} -> {self.entropy_end:#.3g} nats per token, "
+            f"validation accuracy {100 * self.accuracy_start:.1f} % -> {100 * self.accuracy_end:.1f} %."
+        ]
+        if not math.isnan(self.a + self.b + self.rmse):
+            sign = "-" if self.b < 0 else "+"
+            told.append(
+                f"The law R = {-self.a:.3g} exp(H) {sign} {abs(self.b):.3g} fits with an error of "
+                f"{100 * self.rmse:.1f} points."
+            )
+        return (*told, *(entry.verdict for entry in self.methods if not entry.is_baseline))
 
     @property
     def complete(self) -> bool:

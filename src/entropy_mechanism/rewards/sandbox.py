@@ -22,8 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-UNSANDBOXED_VARIABLE = "ENTROPY_MECHANISM_UNSANDBOXED"
-"""Environment variable; `1` allows programs to run with limits only, without bubblewrap."""
+from entropy_mechanism.paths import UNSANDBOXED_VARIABLE
+
 _PACKAGE = Path(__file__).parents[1]
 _START_SECONDS = 60.0
 _ADVICE = (

@@ -1,5 +1,7 @@
 """Model settings -> a base model as an ordinary Hugging Face folder."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from entropy_mechanism import tracking
@@ -30,9 +32,8 @@ def _warmed_up(settings: TinyModel, model: str, output: Path, record: tracking.S
     from entropy_mechanism.models.load import save_policy
     from entropy_mechanism.models.tiny import build_tokenizer, warm_up
 
-    print(f"{model}: warming up for {settings.warmup.steps} steps", flush=True)
     tokenizer = build_tokenizer(settings.warmup.task)
-    result = warm_up(settings, tokenizer)
+    result = warm_up(settings, tokenizer, Progress(model))
     save_policy(result.model, tokenizer, output.parent)
     parameters = result.model.num_parameters()
     embedding = sum(weight.numel() for weight in result.model.get_input_embeddings().parameters())
@@ -44,6 +45,24 @@ def _warmed_up(settings: TinyModel, model: str, output: Path, record: tracking.S
     for entry in result.log:
         record.metrics({"loss": entry.loss, "learning_rate": entry.learning_rate}, entry.step)
     return facts
+
+
+class Progress:
+    """How far a warm-up is: a line at its beginning, and one every `pause` seconds."""
+
+    def __init__(self, model: str, pause: float = 10.0, now: Callable[[], float] = time.monotonic) -> None:
+        """Take the time from here on."""
+        self.model, self.pause, self.now = model, pause, now
+        self.began = self.told = now()
+
+    def __call__(self, done: int, steps: int) -> None:
+        """Say it, if it is time to."""
+        if done == 0:
+            print(f"{self.model}: warming up for {steps} steps", flush=True)
+        elif self.now() - self.told >= self.pause:
+            self.told = self.now()
+            left = (self.told - self.began) / done * (steps - done)
+            print(f"{self.model}: step {done}/{steps} of the warm-up, {left:.0f} s left", flush=True)
 
 
 def _published(settings: HubModel, output: Path) -> dict:

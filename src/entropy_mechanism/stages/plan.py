@@ -20,6 +20,7 @@ from entropy_mechanism.costs import Cost, Scale
 from entropy_mechanism.figures import registry
 from entropy_mechanism.paths import FIXED
 from entropy_mechanism.plan import Plan, Run
+from entropy_mechanism.shapes import Shape
 from entropy_mechanism.stages.memory import shape_of
 
 _PARTS = {"eurus2-math-heldout": 1024, "eurus2-code-heldout": 1024, "kodcode-heldout": 500}
@@ -55,12 +56,18 @@ class Bill:
     @cached_property
     def runs(self) -> dict[str, Cost]:
         """Of every training."""
-        return {name: self._run(self.plan.run_config(name)) for name in self.plan.runs}
+        return {
+            name: costs.training(self.plan, name, self._shape(run.model), self._count, self.gpu, self.scale)
+            for name, run in self.plan.runs.items()
+        }
 
     @cached_property
     def answers(self) -> dict[str, Cost]:
         """Of every policy's answers to its benchmarks."""
-        return {name: self._answering(name) for name in self.plan.policies}
+        return {
+            name: costs.evaluation(self.plan, name, self._shape(policy.model), self._count, self.gpu)
+            for name, policy in self.plan.policies.items()
+        }
 
     @cached_property
     def rest(self) -> float:
@@ -189,28 +196,11 @@ class Bill:
         """GPU hours, or core minutes, of some trainings."""
         return _number(sum(self.runs[name].device_hours for name in runs) * self.scaled)
 
-    def _run(self, run: RunConfig) -> Cost:
-        shape = shape_of(self.plan.experiment.models[run.model])
-        problems = _problems(self.plan, self.plan.validations[run.run])
-        kind = "published" if isinstance(self.plan.experiment.models[run.model], HubModel) else "generated"
-        program = costs.PROGRAM[kind] if self.plan.is_code(run.train_set) else 0.0
-        return costs.cost(run, shape, problems, *self._place(run), self.scale, program)
+    def _shape(self, model: str) -> Shape:
+        return shape_of(self.plan.experiment.models[model])
 
-    def _answering(self, name: str) -> Cost:
-        policy, evaluation = self.plan.policies[name], self.plan.experiment.evaluation
-        key = name if policy.run else next(key for key, run in self.plan.runs.items() if run.model == policy.model)
-        run = self.plan.run_config(key).model_copy(update={"run": name})
-        shape = shape_of(self.plan.experiment.models[policy.model])
-        counts = []
-        for benchmark in (evaluation.benchmarks[key] for key in self.plan.benchmarks(name)):
-            samples = benchmark.samples + ("greedy" in benchmark.protocols)
-            counts.append(
-                (samples * _problems(self.plan, benchmark.data), benchmark.max_response or evaluation.max_response)
-            )
-        return costs.answering(run, shape, counts, *self._place(run))
-
-    def _place(self, run: RunConfig) -> tuple[costs.Lengths, costs.Machine]:
-        return costs.lengths_of(self.plan, run.model), costs.machine_of(run, self.gpu)
+    def _count(self, data: str) -> int:
+        return _problems(self.plan, data)
 
 
 def _order(item: str) -> tuple[bool, str]:

@@ -27,6 +27,7 @@ from entropy_mechanism.report import (
     judge_all,
     summary,
 )
+from entropy_mechanism.screen import CAME_OUT
 from entropy_mechanism.stages.figure import read_frames
 from entropy_mechanism.tracking.provenance import git_state
 
@@ -86,10 +87,14 @@ def report(
             )
         )
         files.write_text(output, page)
-        for sentence in (entry.verdict for entry in headlines(tables).methods):
-            print(sentence)
-        print("claims of the paper: " + ", ".join(f"{verdict} {count}" for verdict, count in summary(own.claims)))
-        print(f"report: {output}")
+        found = headlines(tables)
+        print(f"{CAME_OUT}{name}, {plan.experiment.title}:")
+        print("\n".join(found.sentences))
+        print(
+            "Claims of the paper: "
+            + ", ".join(f"{verdict} {count}" for verdict, count in summary(own.claims))
+            + "."
+        )
 
 
 def _results(name: str, plan: Plan, frames: dict[str, pd.DataFrame]) -> Results:
