@@ -94,8 +94,13 @@ INSTEAD = {
         "make test-slurm": Instead(
             "make --dry-run test-slurm",
             "needs Slurm",
-            "tests/slurm/test_real_slurm.py::test_smoke_on_slurm_gives_the_files_of_a_local_run",
+            ".ci/run: make test-slurm",
         ),
+        **{
+            f"make versions{option}": Instead(f"make --dry-run versions{option}", "asks an index of packages")
+            for option in ("", " ARGS=--test")
+        },
+        "make coverage": Instead("make --dry-run coverage", LONG),
     },
     "examples/README.md": {
         "snakemake --config experiment=examples/covariance_weighted/covariance_weighted.yaml": Instead(
@@ -158,6 +163,14 @@ INSTEAD = {
         },
         ".venv-bench/bin/python benchmarks/page.py": Instead(
             ".venv/bin/python benchmarks/page.py", "the environment of `make bench`"
+        ),
+    },
+    "docs/report.md": {
+        "snakemake --config experiment=tiny": Instead("snakemake -n --config experiment=tiny", LONG),
+        "snakemake --config experiment=my.yaml compare_with=tiny": Instead(
+            "snakemake -n --config experiment=my.yaml compare_with=smoke",
+            "smoke is what was run here",
+            "tests/pipeline/test_two_experiments.py::test_the_report_shows_both_and_follows_the_other",
         ),
     },
     "docs/reproducing.md": {
