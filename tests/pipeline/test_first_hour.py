@@ -27,7 +27,7 @@ def test_a_run_says_how_much_there_is_to_do_how_far_it_is_and_what_it_made(works
     first = workspace.snakemake("data", *SMOKE).stdout
     lines = [line for line in first.splitlines() if line]
     (begun,) = [number for number, line in enumerate(lines) if line.startswith("smoke: ")]
-    cores = os.cpu_count()
+    (cores,) = re.findall(r"^Provided cores: (\d+)", first, re.MULTILINE)
     assert re.fullmatch(
         rf"smoke: 6 jobs on {cores} cores?, about \d+ s; a log of each is in results/smoke/logs/<rule>/\. "
         r"Ctrl-C stops, and the same command goes on from there\.",
