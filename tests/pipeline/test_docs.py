@@ -266,7 +266,7 @@ class Reader:
         (environment / ".ready").touch()
         (root / ".venv-slurm").symlink_to(".venv")
         shutil.copy(root / "config/experiments/smoke.yaml", root / "my.yaml")
-        unwanted = ("ENTROPY_MECHANISM", "SNAKEMAKE", "PYTEST", "MAKE", "VIRTUAL_ENV")
+        unwanted = ("ENTROPY_MECHANISM", "SNAKEMAKE", "PYTEST", "MAKE", "ARGS", "VIRTUAL_ENV")
         self.environment = {key: text for key, text in os.environ.items() if not key.startswith(unwanted)}
         self.environment |= {"PYTHONPATH": str(root / "src"), "HF_HUB_OFFLINE": "1", "USER": "reader"}
 
