@@ -43,37 +43,27 @@ os.environ.setdefault(
 
 
 def any_of(names):
-    """A wildcard that stands for one of the names; of none of them, where there are none."""
-    return "|".join(map(re.escape, names)) or "none"
+    """A wildcard that stands for one of the names; of none of them, where there are none.
 
-
-def of_any_seed(names):
-    """A wildcard for runs or policies: one of the names, whatever its seed unless other policies differ by that alone.
-
-    Snakemake searches a constraint's text again for every file of every job: thousands of names took half its time.
+    Runs that differ by their seed alone stand there together: Snakemake searches this text again for every file of
+    every job, and with thousands of names that took half of the planning.
     """
-    stem = {name: re.sub(r"--s\d+$", "", name) for name in {*PLAN.policies, *PLAN.runs}}
-    elsewhere = {stem[name] for name in stem.keys() - set(names)}
-    return (
-        "|".join(
-            dict.fromkeys(
-                (
-                    re.escape(name)
-                    if stem[name] in elsewhere or stem[name] == name
-                    else rf"{re.escape(stem[name])}--s\d+"
-                )
-                for name in names
-            )
-        )
-        or "none"
-    )
+    seeds = {}
+    for name in names:
+        stem, seed = re.fullmatch(r"(.*?)(?:--s(\d+))?", name).groups()
+        seeds.setdefault(stem, []).append(seed)
+    alone = [re.escape(stem) for stem, found in seeds.items() if None in found]
+    several = [
+        f"{re.escape(stem)}--s(?:{'|'.join(filter(None, found))})" for stem, found in seeds.items() if any(found)
+    ]
+    return "|".join([*alone, *several]) or "none"
 
 
 wildcard_constraints:
     data=any_of(EXPERIMENT.data),
     model=any_of(EXPERIMENT.models),
-    run=of_any_seed(PLAN.runs),
-    policy=of_any_seed(PLAN.policies),
+    run=any_of(PLAN.runs),
+    policy=any_of(PLAN.policies),
     benchmark=any_of(EXPERIMENT.evaluation.benchmarks),
     figure=any_of(EXPERIMENT.figures),
     table=any_of(EXPERIMENT.tables),

@@ -22,7 +22,7 @@ for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1)
         log:
             PATHS.log("sample", "{policy}"),
         wildcard_constraints:
-            policy=of_any_seed(policies),
+            policy=any_of(policies),
         conda:
             POLICY_ENVIRONMENT
         threads: lambda wildcards: sampling_needs(wildcards).cores

@@ -157,7 +157,7 @@ INSTEAD = {
     "docs/performance.md": {
         **{
             f"make bench{topics}": Instead(
-                f"make --dry-run bench{topics}", "takes an hour, and TRL to compare with"
+                f"make --dry-run bench{topics}", "takes most of half an hour, and TRL to compare with"
             )
             for topics in ("", ' ARGS="rl_step logprobs"', " ARGS=--quick")
         },

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from entropy_mechanism.config import load_experiment
 from entropy_mechanism.plan import Plan
@@ -56,3 +57,36 @@ def test_fig11_of_the_paper_is_eight_runs_of_two_models(tmp_path):
         f"qwen2.5-32b--dapo-math--{method}--s1" for method in (*methods[:3], "kl-cov-32b")
     }
     assert models == {"qwen2.5-7b", "qwen2.5-32b"}
+
+
+def test_a_run_is_known_by_its_seed_and_answers_its_own_benchmarks(tmp_path):
+    settings = yaml.safe_load((EXPERIMENTS / "smoke.yaml").read_text())
+    group = {"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"]}
+    settings["runs"] = [group | {"seeds": [1, 12], "benchmarks": ["easy"]}, group | {"seeds": [2]}]
+    settings["evaluation"].pop("compare_with")
+    for name in ("figures", "tables"):
+        settings.pop(name)
+    (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(settings))
+
+    def dry(target):
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-n",
+            target,
+            "--config",
+            f"experiment={tmp_path}/seeds.yaml",
+        ]
+        command.append(f"results={tmp_path}/results")
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    status, text = dry("evaluation")
+    assert status == 0, text
+    graded = set(re.findall(r"Grading nano--train--grpo--s(\d+) on (\w+)", text))
+    assert graded == {("1", "easy"), ("12", "easy"), ("2", "easy"), ("2", "medium"), ("2", "hard")}
+    for seed in (3, 21):
+        status, text = dry(f"{tmp_path}/results/seeds/runs/nano--train--grpo--s{seed}/manifest.json")
+        assert status == 1
+        assert "No rule to produce" in text

@@ -21,10 +21,14 @@ def descriptions(plan: Plan, paths: Paths) -> list[str]:
 
 def frames(plan: Plan, paths: Paths) -> list[str]:
     """Every analysis of runs, across runs and of none, and the scores and comparisons of every policy."""
-    items = [*plan.experiment.figures, *plan.experiment.tables]
     return [
         *(paths.analysis(kind, run) for run in plan.runs for kind in RUN_ANALYSES),
-        *(paths.across(kind, item) for item in items for kind in registry.entry(item).inputs if kind in STUDIES),
+        *(
+            paths.across(kind, item)
+            for item in plan.items
+            for kind in registry.entry(item).inputs
+            if kind in STUDIES
+        ),
         *(paths.fixed(name) for name in FIXED),
         *(paths.scores(policy) for policy in plan.policies),
         *(paths.comparison(policy) for policy in plan.policies if plan.references(policy)),

@@ -90,12 +90,12 @@ def methods(ours: Results, theirs: Results) -> pd.DataFrame:
     for model, train_set, method in names:
         mine, other = (
             side[(side["model"] == model) & (side["train_set"] == train_set) & (side["method"] == method)]
+            .sort_values("seed")
+            .reset_index(drop=True)
             for side in ends
         )
         measured = ["seed", "accuracy", "entropy"]
-        same = len(mine) > 0 and mine[measured].reset_index(drop=True).equals(
-            other[measured].reset_index(drop=True)
-        )
+        same = len(mine) > 0 and mine[measured].equals(other[measured])
         row: dict[str, Any] = {"Model": style.model_label(model), "Trained on": train_set, "Method": method}
         row["Seeds"] = f"{len(mine)}, {len(other)}" + (": the same runs" if same else "")
         for name, label in (("accuracy", "Validation (%)"), ("score", "Benchmarks (%)")):
@@ -161,7 +161,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _settings_shown(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[str]:
+def _series_shown(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[str]:
     """Series (model, with training set where needed) that both have, or else all, in order of appearance."""
     mine, other = (list(dict.fromkeys(frame["setting"])) for frame in (ours, theirs))
     return [name for name in mine if name in other] or list(dict.fromkeys((*mine, *other)))
@@ -175,7 +175,7 @@ def draw(ours: Results, theirs: Results) -> Figure:
     """
     curves = [series.measured(side.frames, "curves", style.ENTROPY) for side in (ours, theirs)]
     curves = [frame.assign(setting=series.by_setting(frame)) for frame in curves]
-    shown = _settings_shown(*curves)
+    shown = _series_shown(*curves)
     curves = [frame[frame["setting"].isin(shown)] for frame in curves]
     common = set(curves[0]["method"]) & set(curves[1]["method"])
     if common:
@@ -191,7 +191,8 @@ def draw(ours: Results, theirs: Results) -> Figure:
         for column in range(columns):
             entropy, accuracy = grid[2 * block : 2 * block + 2, column]
             if column >= len(names):
-                entropy.axis("off"), accuracy.axis("off")
+                entropy.axis("off")
+                accuracy.axis("off")
                 continue
             entropy.set_title(names[column])
             for axes, quantity, unit in ((entropy, style.ENTROPY, 1), (accuracy, style.ACCURACY, 100)):
@@ -234,9 +235,7 @@ class Beside:
 
 
 def beside(ours: Results, theirs: Results) -> Beside:
-    """Compare two experiments; raises ValueError if both have the same name."""
-    if ours.name == theirs.name:
-        raise ValueError(f"{ours.name} is compared with itself; compare_with names another experiment")
+    """Compare two experiments; `figures.inputs.finished` refuses one that is compared with itself."""
     return Beside(
         name=theirs.name,
         methods=methods(ours, theirs),
