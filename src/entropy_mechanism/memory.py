@@ -115,6 +115,11 @@ def misfit(run: RunConfig, shape: Shape, capacity: float) -> str | None:
     return None
 
 
+def trained(run: RunConfig) -> int:
+    """Models that a run trains: its policy, and with PRIME a reward model of the same shape."""
+    return 2 if run.advantage.estimator == "prime" else 1
+
+
 def frozen(run: RunConfig) -> list[str]:
     """Copies of the weights that a run keeps beside the models it trains."""
     used = {
@@ -189,14 +194,13 @@ def _resident(run: RunConfig, shape: Shape) -> Iterator[Item]:
         return
     count, share = shape.parameters, _share(run)
     billions = f"{count / 1e9:.2f} G" + (f" / {share}" if share > 1 else "")
-    prime = run.advantage.estimator == "prime"
-    trained = 2 if prime else 1
-    times = f" x {trained} (policy, reward model)" if prime else ""
-    yield Item("weights", 4 * trained * count / share, f"4 B x {billions}{times}")
-    yield Item("gradients", 4 * trained * count / share, f"4 B x {billions}{times}")
-    yield Item("Adam's moments", 8 * trained * count / share, f"8 B x {billions}{times}")
+    models = trained(run)
+    times = f" x {models} (policy, reward model)" if models > 1 else ""
+    yield Item("weights", 4 * models * count / share, f"4 B x {billions}{times}")
+    yield Item("gradients", 4 * models * count / share, f"4 B x {billions}{times}")
+    yield Item("Adam's moments", 8 * models * count / share, f"8 B x {billions}{times}")
     if run.compute.ranks > 1 and not _sharded(run):
-        yield Item("DDP's buckets", 4 * trained * count, f"4 B x {billions}{times}")
+        yield Item("DDP's buckets", 4 * models * count, f"4 B x {billions}{times}")
     for name in frozen(run):
         yield Item(name, 4 * count / share, f"4 B x {billions}")
 

@@ -24,6 +24,11 @@ class Manifest:
         """The template that prompts are written with, where it is not the tokenizer's own."""
         return self.facts.get("chat_template")
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What determines a policy's answers, for fingerprints: its files, and a chat template beside them."""
+        return self.digests | ({"chat_template": self.chat_template} if self.chat_template else {})
+
     def verify(self) -> None:
         """Raise ValueError naming the first file that is missing or not what was written."""
         for name, expected in self.digests.items():

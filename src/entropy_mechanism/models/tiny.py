@@ -49,7 +49,6 @@ WORDS["both"] = [word for words in WORDS.values() for word in words]
 
 Teacher = arithmetic.UnreliableTeacher | programs.UnreliableProgrammer
 
-
 FEED_FORWARD = 4
 """Inner width of a block's MLP relative to the width."""
 
@@ -159,7 +158,7 @@ def warm_up(
         lessons = _lessons(warmup, settings.seed)
         started = time.perf_counter()
         batches = _batches(warmup, settings.seed, tokenizer, lessons)
-        _imitate(model, tokenizer, warmup, batches, log, lambda done: before_step(done, steps))
+        _imitate(model, warmup, batches, log, lambda done: before_step(done, steps))
         seconds += time.perf_counter() - started
     tail = log[-max(1, warmup.steps // 10) :]
     accuracy, entropy = _teacher_reference(lessons, tokenizer)
@@ -175,7 +174,6 @@ def warm_up(
 
 def _imitate(
     model: PreTrainedModel,
-    tokenizer: Qwen2Tokenizer,
     warmup: Warmup,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     log: list[WarmupStep],

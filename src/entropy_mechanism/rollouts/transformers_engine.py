@@ -7,6 +7,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from entropy_mechanism.memory import MAX_ROWS
 from entropy_mechanism.rollouts.engine import Completion, Sampling
+from entropy_mechanism.rollouts.prompts import left_padded
 
 
 class TransformersEngine:
@@ -113,25 +114,19 @@ class TransformersEngine:
         self, prompts: list[list[int]], repeats: torch.Tensor, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, DynamicCache]:
         """Attention mask, last position, next-token logits and cache of every response to be written."""
-        length = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask = torch.zeros(len(prompts), length, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt) :] = torch.tensor(prompt)
-            mask[row, length - len(prompt) :] = 1
-        position = (mask.cumsum(1) - 1).clamp(min=0)
+        ids, mask, position = left_padded(prompts, device)
         cache = DynamicCache(config=self.model.config)
         logits = self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            position_ids=position.to(device),
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
         source = torch.repeat_interleave(torch.arange(len(prompts)), repeats).to(device)
         cache.batch_select_indices(source)
-        return mask.to(device)[source], position[:, -1].to(device)[source], logits[source], cache
+        return mask[source], position[source, -1], logits[source], cache
 
     def _draw(
         self, logits: torch.Tensor, temperature: float, uniform: torch.Tensor

@@ -31,7 +31,7 @@ from entropy_mechanism.stages.nodes import await_word, find_place, join, lead, l
 from entropy_mechanism.stages.peers import Peers, Place
 from entropy_mechanism.stages.stopping import UNFIT, StopRequest, tell
 
-TRAINING_VERSION = 3
+TRAINING_VERSION = 5
 """Raised by hand whenever a change of code changes what training produces."""
 LOCK_PATIENCE = 600.0
 """Seconds to wait for another trainer of the same run."""
@@ -211,13 +211,11 @@ def train_rank(
 
 def training_fingerprint(run: RunConfig, model: Path, train_set: Path, validation: Path) -> str:
     """What determines the result of a run, in sixteen digits: settings, inputs and the training code's version."""
-    base = manifest.read(model)
-    template = {"chat_template": base.chat_template} if base.chat_template else {}
     return files.fingerprint(
         {
             "version": TRAINING_VERSION,
             "science": run.science,
-            "model": base.digests | template,
+            "model": manifest.read(model).identity,
             "train_set": files.sha256(train_set),
             "validation": files.sha256(validation),
         }
