@@ -78,24 +78,66 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def imported(path):
+    """Files of the package that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        folder = path.relative_to(PACKAGE).parts[: -node.level] if node.level else ()
+        name = (node.module or "").split(".")
+        if not node.level and name.pop(0) != "entropy_mechanism":
+            continue
+        base = PACKAGE.joinpath(*folder, *name)
+        for place in (base, *(base / alias.name for alias in node.names)):
+            found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return found - {PACKAGE / "__init__.py"}
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_point_down(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
+    if room(path) in ("__init__", "__main__"):
         return
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            if node.level:  # relative: inside the package
-                parts = path.relative_to(PACKAGE).parts[: -node.level]
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-                imported |= {(parts + tuple(name.split(".")))[0] for name in names}
-            elif (node.module or "").startswith("entropy_mechanism."):
-                imported.add(node.module.split(".")[1])
-            elif node.module == "entropy_mechanism":
-                imported |= {alias.name for alias in node.names if not alias.name.startswith("__")}
-    for other in imported:
-        assert ORDER.index(room) <= ORDER.index(other), f"{room} imports {other}"
+    for other in imported(path):
+        assert ORDER.index(room(path)) <= ORDER.index(room(other)), f"{room(path)} imports {room(other)}"
+
+
+SCIENCE = {"report", "figures", "analysis", "rl", "evaluation", "rollouts", "models", "data", "rewards",
+           "statistics", "shapes"}  # fmt: skip
+WATCHING = {
+    rule: re.findall(r'"(.+?)"', parts)
+    for path in (REPOSITORY / "rules").glob("*.smk")
+    for rule, parts in re.findall(
+        r"^rule (\w+):(?:(?!^rule ).)*?\bcode=code\((.*?)\),", path.read_text(), re.M | re.S
+    )
+}
+
+
+@pytest.mark.parametrize("rule", WATCHING)
+def test_a_rule_watches_its_stage_and_what_that_imports_of_the_science(rule):
+    (stage,) = [name for name in WATCHING[rule] if name.startswith("stages/")]
+    parts = {PACKAGE / name for name in WATCHING[rule]}
+    figures = PACKAGE / "figures"  # which the registry loads by name
+    reached, left = set(), [PACKAGE / stage, *(figures.glob("*.py") if figures in parts else ())]
+    while left:
+        path = left.pop()
+        if path not in reached:
+            reached.add(path)
+            left += [other for other in imported(path) if room(other) in SCIENCE and other.name != "__init__.py"]
+    unwatched = {path for path in reached if not {path, *path.parents} & parts}
+    assert not unwatched, f"code changes unseen: {sorted(path.relative_to(PACKAGE) for path in unwatched)}"
+    needless = {part for part in parts if part.suffix == ".py" and part not in reached}
+    assert not needless, f"not imported: {sorted(part.relative_to(PACKAGE) for part in needless)}"
+
+
+def test_all_cheap_stages_watch_their_code():
+    assert len(WATCHING) == sum(
+        path.read_text().count("code=code(") for path in (REPOSITORY / "rules").glob("*.smk")
+    )
 
 
 def test_no_module_is_longer_than_400_lines():

@@ -1,4 +1,4 @@
-"""Grading programs by tests of each kind: right ones pass, wrong ones fail with a reason, cheats do not pay."""
+"""Grading programs: finding them, reading their tests, comparing, remembering, and what the stage writes."""
 
 import json
 
@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from program_tests import CORRECT, SUMS, calls, pytests, stdio
 
 from entropy_mechanism.data.problems import Problem, to_frame
 from entropy_mechanism.rewards import code
@@ -19,37 +20,13 @@ from entropy_mechanism.rewards.code import (
     same_value,
 )
 from entropy_mechanism.rewards.grading import Grader
-from entropy_mechanism.rewards.inside import values
 from entropy_mechanism.rewards.outcome import Outcome
-from entropy_mechanism.rewards.sandbox import Limits, SandboxError
+from entropy_mechanism.rewards.sandbox import SandboxError
 from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.stages.grade import grade_samples
 
-CORRECT = Verdict(Outcome.CORRECT)
 
-
-@pytest.fixture(scope="module")
-def grader():
-    with CodeGrader(Limits(cpu=3, wall=30), workers=1) as made:
-        try:
-            made.grade_all(["print()"], [stdio([""], [""])])
-        except SandboxError as error:
-            pytest.skip(str(error))
-        yield made
-
-
-@pytest.fixture
-def grade(grader):
-    """Runs a program, whatever ran before."""
-
-    def run(code, tests):
-        grader._known.clear()
-        return grader.grade_all([f"Here it is:\n```python\n{code}\n```\n"], [tests])[0]
-
-    return run
-
-
-def test_a_verdict_is_remembered_and_an_end_by_force_is_not(grader, monkeypatch):
+def test_a_verdict_is_remembered_and_an_end_by_force_is_not(code_grader, monkeypatch):
     runs = []
 
     def counted(sandbox, program, tests, max_tests):
@@ -59,35 +36,22 @@ def test_a_verdict_is_remembered_and_an_end_by_force_is_not(grader, monkeypatch)
     monkeypatch.setattr(code, "grade_program", counted)
     tests = json.dumps({"kind": "call", "function": "f", "inputs": [[1]], "outputs": [2]})
     right, wrong, dies = "def f(x): return 2*x", "def f(x): return 0*x", "[0] * 10**12"
-    first = grader.grade_all([right, wrong, dies, right], [tests] * 4)
+    first = code_grader.grade_all([right, wrong, dies, right], [tests] * 4)
     assert runs == [right, wrong, dies]
     assert [verdict.outcome for verdict in first] == [
         Outcome.CORRECT, Outcome.WRONG, Outcome.ERROR, Outcome.CORRECT
     ]  # fmt: skip
-    assert grader.grade_all([right, wrong, dies], [tests] * 3) == first[:3]
+    assert code_grader.grade_all([right, wrong, dies], [tests] * 3) == first[:3]
     assert runs[3:] == [dies]
     other = json.dumps({"kind": "call", "function": "f", "inputs": [[1]], "outputs": [0]})
-    assert [verdict.outcome for verdict in grader.grade_all([right, wrong], [other] * 2)] == [
+    assert [verdict.outcome for verdict in code_grader.grade_all([right, wrong], [other] * 2)] == [
         Outcome.WRONG, Outcome.CORRECT
     ]  # fmt: skip
     assert runs[4:] == [right, wrong]
     monkeypatch.setattr(code, "REMEMBERED", 1)
-    grader.grade_all(["def f(x): return x + 1"], [tests])
-    assert grader.grade_all([right], [tests]) == [CORRECT]
+    code_grader.grade_all(["def f(x): return x + 1"], [tests])
+    assert code_grader.grade_all([right], [tests]) == [CORRECT]
     assert runs[6:] == ["def f(x): return x + 1", right]
-
-
-def stdio(inputs, outputs, **more):
-    return json.dumps({"kind": "stdio", "inputs": inputs, "outputs": outputs, **more})
-
-
-def calls(function, *pairs):
-    inputs, outputs = zip(*pairs, strict=True)
-    return json.dumps({"kind": "call", "function": function, "inputs": inputs, "outputs": outputs})
-
-
-def pytests(code):
-    return json.dumps({"kind": "pytest", "code": code})
 
 
 # --- finding the program --------------------------------------------------------------------------------------
@@ -196,11 +160,6 @@ def test_values_are_the_same_up_to_the_last_digits_of_numbers(value, expected, s
     assert same_value(value, expected) is same
 
 
-# --- right and wrong programs of each kind ----------------------------------------------------------------------
-
-SUMS = stdio(["1 2\n", "3 4\n", "5 6\n"], ["3\n", "7\n", "11\n"])
-
-
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -219,8 +178,8 @@ SUMS = stdio(["1 2\n", "3 4\n", "5 6\n"], ["3\n", "7\n", "11\n"])
         ("raise SystemExit('no')", "wrong output in test 1"),
     ],
 )  # fmt: skip
-def test_programs_that_read_and_print(grade, code, reason):
-    verdict = grade(code, SUMS)
+def test_programs_that_read_and_print(grade_code, code, reason):
+    verdict = grade_code(code, SUMS)
     assert verdict.reason == reason
     assert (verdict.outcome is Outcome.CORRECT) is (reason == "")
 
@@ -248,323 +207,21 @@ SORTED = calls("order", ([[3, 1, 2]], [1, 2, 3]), ([[]], []))
          Verdict(Outcome.ERROR, "ended before the function returned in test 1")),
     ],
 )  # fmt: skip
-def test_functions_that_are_called(grade, code, verdict):
-    assert grade(code, SORTED) == verdict
+def test_functions_that_are_called(grade_code, code, verdict):
+    assert grade_code(code, SORTED) == verdict
 
 
-def test_calls_in_the_form_of_eurus(grade):
+def test_calls_in_the_form_of_eurus(grade_code):
     tests = stdio([[2, 3], [[1, 2], 4]], [[5], 7], fn_name="add")
-    assert grade("def add(a, b): return b + (a if isinstance(a, int) else sum(a))", tests) == CORRECT
-    assert grade("def add(a, b): return [5]", tests).reason == "wrong result in test 2"
+    assert grade_code("def add(a, b): return b + (a if isinstance(a, int) else sum(a))", tests) == CORRECT
+    assert grade_code("def add(a, b): return [5]", tests).reason == "wrong result in test 2"
 
 
-def test_at_most_so_many_tests_are_run(grader):
+def test_at_most_so_many_tests_are_run(code_grader):
     tests = stdio(["1", "2"], ["1", "3"])
-    assert grader.grade_all(["print(input())"], [tests])[0].reason == "wrong output in test 2"
-    with CodeGrader(grader.limits, max_tests=1, workers=1) as first_only:
+    assert code_grader.grade_all(["print(input())"], [tests])[0].reason == "wrong output in test 2"
+    with CodeGrader(code_grader.limits, max_tests=1, workers=1) as first_only:
         assert first_only.grade_all(["print(input())"], [tests]) == [CORRECT]
-
-
-KODCODE = """
-import pytest
-from solution import *
-from solution import Stack, fill, grow, lazy, mean, merge, point, EmptyError
-
-def test_values():
-    assert merge([1, 3], (2,)) == [1, 2, 3]
-    assert merge({"a": {1}}, b"x") == ({"a": {1}}, b"x", None, 2.5, 10**400)
-
-def test_numbers():
-    assert mean([0.1, 0.2]) == pytest.approx(0.15)
-    assert abs(mean([1, 2]) - 1.5) < 1e-9
-
-@pytest.mark.parametrize("size", [0, 2])
-def test_generators(size):
-    assert list(lazy(size)) == list(range(size))
-
-def test_callbacks():
-    assert list(lazy(3, key=lambda n: n * n)) == [0, 1, 4]
-    class Counter:
-        calls = 0
-        def __call__(self, n):
-            self.calls += 1
-            return n
-    counter = Counter()
-    assert fill([], counter) == 3 and counter.calls == 3
-
-def test_arguments_that_are_changed():
-    grid = [[0, 0], [0, 0]]
-    row = grid[0]
-    grow(grid)
-    assert grid == [[1, 0], [0, 0], [9]] and row == [1, 0]
-
-def test_objects():
-    stack = Stack([1])
-    stack.push(2)
-    assert len(stack) == 2 and 2 in stack and [n for n in stack] == [1, 2] and stack[0] == 1
-    assert stack.pop() == 2 and stack.items == [1] and str(stack) == "Stack[1]"
-    assert isinstance(stack, Stack) and stack == Stack([1]) and stack != Stack([2]) and not stack == 1
-    assert (stack + stack).items == [1, 1]
-    stack.items = []
-    assert not stack
-    with stack as entered:
-        assert entered.items == []
-    p = point()
-    assert p == (1, 2) and p.x == 1
-
-def test_errors():
-    with pytest.raises(ValueError, match="not a"):
-        merge(1, 2)
-    with pytest.raises(EmptyError) as caught:
-        Stack([]).pop()
-    assert str(caught.value) == "empty!" and caught.value.args == ("empty!",) and caught.type is EmptyError
-    with pytest.raises(IndexError):
-        Stack([]).pop()
-    with pytest.raises(AttributeError):
-        Stack([]).nothing
-
-def test_printed(capsys):
-    fill([], print)
-    assert capsys.readouterr().out == "0\\n1\\n2\\n"
-"""
-SOLUTION = """
-from collections import namedtuple
-
-class EmptyError(IndexError):
-    pass
-
-class Stack:
-    def __init__(self, items): self.items = list(items)
-    def push(self, item): self.items.append(item)
-    def pop(self):
-        if not self.items: raise EmptyError("empty!")
-        return self.items.pop()
-    def __len__(self): return len(self.items)
-    def __iter__(self): return iter(self.items)
-    def __contains__(self, item): return item in self.items
-    def __getitem__(self, n): return self.items[n]
-    def __eq__(self, other): return isinstance(other, Stack) and self.items == other.items
-    def __add__(self, other): return Stack(self.items + other.items)
-    def __str__(self): return f"Stack{self.items}"
-    def __enter__(self): return self
-    def __exit__(self, *error): return None
-
-def merge(a, b):
-    if isinstance(a, int): raise ValueError("not a list")
-    return sorted([*a, *b]) if isinstance(a, list) else (a, b, None, 2.5, 10**400)
-def mean(values): return sum(values) / len(values)
-def lazy(size, key=lambda n: n):
-    for n in range(size): yield key(n)
-def fill(items, function):
-    for n in range(3): function(n)
-    return 3
-def grow(grid):
-    grid[0][0] = 1
-    grid.append([9])
-Point = namedtuple("Point", "x y")
-def point(): return Point(1, 2)
-"""
-
-
-def test_pytest_tests_of_functions_classes_errors_and_callbacks(grade):
-    tests = KODCODE
-    assert grade(SOLUTION, pytests(tests)) == CORRECT
-    wrong = SOLUTION.replace("sum(values) / len(values)", "sum(values)")
-    assert grade(wrong, pytests(tests)) == Verdict(Outcome.WRONG, "failed test_numbers")
-    wrong = SOLUTION.replace("IndexError)", "KeyError)")
-    assert grade(wrong, pytests(tests)) == Verdict(Outcome.WRONG, "failed test_errors")
-
-
-def test_what_a_solution_prints_and_asks_reaches_the_tests(grade):
-    tests = """
-from solution import greet
-def test_output(capsys, monkeypatch):
-    monkeypatch.setattr("builtins.input", lambda prompt: "you" if prompt == "who? " else "")
-    greet()
-    assert capsys.readouterr().out == "hello you\\n"
-"""
-    assert grade("def greet(): print('hello', input('who? '))", pytests(tests)) == CORRECT
-    assert grade("def greet(): print('hello', 'me')", pytests(tests)).outcome is Outcome.WRONG
-
-
-def test_test_files_without_a_test_and_broken_ones_are_errors_of_the_data(grade):
-    assert grade("x = 1", pytests("class A:\n    def test(self): pass")) == Verdict(
-        Outcome.ERROR, "no test was run"
-    )
-    assert grade("x = 1", pytests("import nothing\ndef test_a(): pass")).reason == "failed the import of the tests"
-
-
-# --- cheats -----------------------------------------------------------------------------------------------------
-
-VALUE = "from solution import f\ndef test_value():\n    assert f(2) == 4\n    assert f(3) == 9\n"
-CHEATS = {
-    "exits": "import sys\nsys.exit(0)",
-    "exits at once": "import os\nos._exit(0)",
-    "exits when called": "import os\ndef f(x): os._exit(0)",
-    "raises what ends processes": "def f(x): raise SystemExit(0)",
-    "raises what skips tests": "import pytest\ndef f(x): pytest.skip('later')",
-    "raises what skips modules": "import pytest\npytest.skip('later', allow_module_level=True)",
-    "equals everything": """
-class All:
-    def __eq__(self, other): return True
-def f(x): return All()
-""",
-    "is a number that equals everything": """
-class All(int):
-    def __eq__(self, other): return True
-def f(x): return All()
-""",
-    "is a tuple that equals everything": """
-class All(tuple):
-    def __eq__(self, other): return True
-    def __iter__(self): 1 / 0
-def f(x): return All()
-""",
-    "patches the comparison": """
-import operator, builtins
-operator.eq = lambda a, b: True
-builtins.isinstance = lambda a, b: True
-builtins.all = builtins.any = lambda a: True
-def f(x): return 5
-""",
-    "patches pytest": """
-import pytest
-from _pytest import runner
-runner.call_and_report = lambda *a, **k: None
-pytest.main = lambda *a, **k: 0
-def f(x): return 5
-""",
-    "reports success": """
-import os
-for n in range(3, 30):
-    try: os.write(n, b'{"passed": 9, "status": 0, "failed": null}\\n')
-    except OSError: pass
-def f(x): return 5
-""",
-    "looks for the tests": """
-import gc, glob
-def f(x):
-    found = [o for o in gc.get_objects() if "test_value" in repr(o) and "assert" in repr(o)]
-    return 4 if found or glob.glob("/tmp/*") else 0
-""",
-    "looks up the stack": """
-import sys
-def f(x):
-    frame = sys._getframe().f_back
-    while frame:
-        if 4 in frame.f_code.co_consts and 9 in frame.f_code.co_consts: return x * x
-        frame = frame.f_back
-    return 0
-""",
-    "answers with its own replies": """
-import os, struct, json
-def f(x):
-    body = json.dumps(["tuple", "answer", 4, "", ["tuple"]]).encode()
-    os.write(5, (struct.pack("Q", len(body)) + body) * 2)
-    return 0
-""",
-    "sends nonsense": """
-import os, struct
-def f(x):
-    os.write(5, struct.pack("Q", 7) + b"[[[[[[[")
-    return 4
-""",
-    "sends too much": """
-import os, struct
-def f(x):
-    os.write(5, struct.pack("Q", 1 << 60))
-    return 4
-""",
-}
-
-
-@pytest.mark.parametrize("name", CHEATS)
-def test_no_cheat_passes_tests_that_run_in_another_process(grade, name):
-    assert grade(CHEATS[name], pytests(VALUE)).outcome in (Outcome.WRONG, Outcome.ERROR)
-    assert grade("def f(x): return x * x", pytests(VALUE)) == CORRECT
-
-
-LEAKS = {
-    "attributes of callbacks": "def f(key): return key.__globals__['EXPECTED']",
-    "attributes through getattr": "def f(key): return getattr(key, '__code__').co_consts[1]",
-    "format strings": "def f(key): return '{0.__globals__}'.format(key)",
-    "what is asked of the other end": (
-        "def f(key):\n  ask = object.__getattribute__(key, '_peer').ask\n"
-        "  return int(ask('call', ask('getattr', str, 'format'), ('{0.__globals__[EXPECTED]}', key), {}))"
-    ),
-    "types and their subclasses": (
-        "def f(key):\n  ask = object.__getattribute__(key, '_peer').ask\n"
-        "  return ask('call', ask('getattr', object, '__subclasses__'), (), {})"
-    ),
-    "changing the tests": (
-        "def f(key):\n  object.__getattribute__(key, '_peer').ask('setattr', key, '__code__', 0)\n  return 4"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LEAKS)
-def test_a_callback_does_not_lead_to_what_is_expected(grade, name):
-    tests = "from solution import f\nEXPECTED = 12345\ndef test_a():\n    assert f(lambda x: x) == EXPECTED\n"
-    assert grade(LEAKS[name], pytests(tests)).outcome is not Outcome.CORRECT
-
-
-@pytest.mark.parametrize(
-    "check",
-    ["abs(f() - 0.3) < 0.1", "f() == pytest.approx(0.3)", "f() < 1 and f() > 0", "0.3 - f() == 0", "f() in [0.3]",
-     "[f()] == [0.3]", "round(f() * 10) == 3", "math.isclose(f(), 0.3)", "f() is not None and f() == 0.3"],
-)  # fmt: skip
-def test_an_object_cannot_answer_for_a_number(grade, check):
-    names = "eq ne lt le gt ge sub rsub add radd mul rmul truediv abs round neg contains getattr bool call"
-    magic = "\n".join(f"  __{name}__ = lambda self, *a: Always(0.0)" for name in names.split())
-    for base in ("object", "float"):
-        cheat = f"class Always({base}):\n  def __new__(cls, *a): return {base}.__new__(cls)\n{magic}\n"
-        cheat += (
-            "  def __bool__(self): return True\n  def __eq__(self, o): return True\n  __lt__ = __le__ = __eq__"
-        )
-        cheat += "\n  def __float__(self): return 99.0\ndef f(): return Always()"
-        tests = f"import math, pytest\nfrom solution import f\ndef test_a():\n    assert {check}\n"
-        assert grade(cheat, pytests(tests)).outcome in (Outcome.WRONG, Outcome.ERROR), base
-
-
-# --- the link's values ------------------------------------------------------------------------------------------
-
-numbers = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False) | st.fractions()
-others = st.text() | st.binary() | st.decimals(allow_nan=False) | st.datetimes() | st.timedeltas()
-plain = st.recursive(
-    st.none() | st.booleans() | numbers | others,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
-        | st.sets(st.integers(), max_size=4)
-    ),
-    max_leaves=12,
-)
-tags = st.sampled_from(["list", "dict", "int", "array", "fraction", "deque"])
-nodes = st.recursive(
-    st.none() | st.integers() | st.text() | tags,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2),
-)
-
-
-def refuse(*parts):
-    raise ValueError(f"unknown {parts}")
-
-
-@given(plain)
-def test_plain_values_cross_unchanged(value):
-    copy = values.decode(json.loads(json.dumps(values.encode(value, refuse))), refuse)
-    assert copy == value
-    assert type(copy) is type(value)
-
-
-@given(nodes)
-def test_anything_else_is_refused_or_plain(node):
-    try:
-        copy = values.decode(node, refuse)
-        values.encode(copy, refuse)
-    except (ValueError, TypeError, IndexError, AttributeError, OverflowError, ArithmeticError):
-        pass
 
 
 # --- dispatch ---------------------------------------------------------------------------------------------------
@@ -589,19 +246,12 @@ def test_no_sandbox_is_started_for_answers_nor_for_responses_without_a_program(m
         assert grader.grade_all(["no code"], [Question([], "", SUMS)])[0].outcome is Outcome.NO_ANSWER
 
 
-def test_several_sandboxes_give_the_verdicts_of_one_in_order(grader):
+def test_several_sandboxes_give_the_verdicts_of_one_in_order(code_grader):
     programs = [f"print(sum(map(int, input().split())) + {n % 3})" for n in range(12)]
-    with CodeGrader(grader.limits, workers=3) as three:
+    with CodeGrader(code_grader.limits, workers=3) as three:
         verdicts = three.grade_all(programs, [SUMS] * 12)
-        assert verdicts == grader.grade_all(programs, [SUMS] * 12)
+        assert verdicts == code_grader.grade_all(programs, [SUMS] * 12)
     assert [verdict == CORRECT for verdict in verdicts] == [n % 3 == 0 for n in range(12)]
-
-
-def test_an_object_gives_no_number_when_a_number_is_put_to_it(grade):
-    tests = "from solution import f\ndef test_a():\n    assert f() - 12345 == 0\n"
-    cheat = "class Cheat:\n  def __sub__(self, other): return 0\ndef f(): return Cheat()"
-    assert grade(cheat, pytests(tests)) == Verdict(Outcome.WRONG, "failed test_a")
-    assert grade("def f(): return 12345", pytests(tests)) == CORRECT
 
 
 def test_the_grade_stage_writes_outcome_answer_and_reason(tmp_path):

@@ -242,6 +242,7 @@ def test_an_answer_that_defines_a_name_has_two_sides(text, name, value):
         ["1234", "1,234", "1{,}234", "1,\\!234", "01234", "1234.0"],
         ["10", "10\\text{ cm}", "10\\,\\mathrm{cm}", "10.", "10^\\circ"],
         ["(3, \\frac{\\pi}{2})", "\\left(3,\\frac{\\pi}{2}\\right)", "( 3,\\dfrac{\\pi}2)"],
+        ["1\\times10^{9999}", "10\\cdot10^{9998}", "100\\cdot 10^{9997}"],
     ],
 )
 def test_spellings_of_one_answer_vote_together_and_apart_from_others(answers):

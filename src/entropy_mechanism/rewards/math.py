@@ -5,6 +5,7 @@ What is graded how, and what is a policy rather than mathematics, stands in docs
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from entropy_mechanism.config import GraderName
 from entropy_mechanism.rewards import numbers
@@ -22,7 +23,9 @@ WORKERS = 2
 DEADLINE = 5.0
 """Seconds for one comparison; the slowest reference answers take half a second."""
 REMEMBERED = 65536
-"""Comparisons kept, since groups repeat their answers."""
+"""Comparisons kept, since groups and epochs repeat their answers."""
+READ = 4096
+"""Answers of which spelling and number are kept; those of the largest numbers take 14 kB each."""
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
 _BASED = re.compile(r"(\w+)_\{?(\d+)\}?", re.ASCII)
 
@@ -54,15 +57,13 @@ class Grader:
         """The outcome of each (answer, gold answer), in order; an answer of None or nothing is `no_answer`."""
         pairs = list(pairs)
         known: dict[tuple[str | None, str], Outcome] = {}
-        for pair in dict.fromkeys(pairs):
-            outcome = self.remembered.get(pair) or self._at_once(*pair)
+        open_pairs: list[tuple[str, str]] = []
+        for given, gold in dict.fromkeys(pairs):
+            outcome = self.remembered.get((given, gold)) or self._at_once(given, gold)
             if outcome is not None:
-                known[pair] = outcome
-        open_pairs = [
-            (given, gold)
-            for given, gold in dict.fromkeys(pairs)
-            if given is not None and (given, gold) not in known  # without an answer the outcome is known
-        ]
+                known[given, gold] = outcome
+            elif given is not None:  # without an answer the outcome is known
+                open_pairs.append((given, gold))
         found = self.workers.compare([(given, gold, self.kind) for given, gold in open_pairs])
         for pair, outcome in zip(open_pairs, found, strict=True):
             known[pair] = self.remembered[pair] = outcome
@@ -78,15 +79,7 @@ class Grader:
             return Outcome.CORRECT
         if len(given) > MAX_ANSWER or _depth(given) > MAX_DEPTH:
             return Outcome.WRONG
-        return self._spelled_alike(given, gold) if self.kind == "paper" else _plainly(given, gold)
-
-    def _spelled_alike(self, given: str, gold: str) -> Outcome | None:
-        given, gold = mathd(given), mathd(gold)
-        if given == gold:
-            return Outcome.CORRECT
-        if _INTEGER.fullmatch(given) and _INTEGER.fullmatch(gold):
-            return Outcome.CORRECT if int(given) == int(gold) else Outcome.WRONG
-        return None
+        return _spelled_alike(given, gold) if self.kind == "paper" else _plainly(given, gold)
 
 
 def voted_answer(response: str) -> str | None:
@@ -97,12 +90,21 @@ def voted_answer(response: str) -> str | None:
     return canonical(given) if len(given) <= MAX_ANSWER else given
 
 
+def _spelled_alike(given: str, gold: str) -> Outcome | None:
+    """What the paper's spelling and integers tell."""
+    given, gold = mathd(given), mathd(gold)
+    if given == gold:
+        return Outcome.CORRECT
+    if _INTEGER.fullmatch(given) and _INTEGER.fullmatch(gold):
+        return Outcome.CORRECT if int(given) == int(gold) else Outcome.WRONG
+    return None
+
+
 def _plainly(given: str, gold: str) -> Outcome | None:
     """What spelling and plain numbers tell."""
-    given, gold = normalised(given), normalised(gold)
-    if given == gold or canonical(given) == canonical(gold):
+    (given, our_spelling, a), (gold, their_spelling, b) = _read(given), _read(gold)
+    if given == gold or our_spelling == their_spelling:
         return Outcome.CORRECT
-    a, b = numbers.read(given), numbers.read(gold)
     if a is not None and b is not None:
         return Outcome.CORRECT if numbers.same(a, b) else Outcome.WRONG
     if b is not None and numbers.is_enormous(given):
@@ -111,6 +113,13 @@ def _plainly(given: str, gold: str) -> Outcome | None:
     if ours and theirs and ours[2] != theirs[2] and ours[1].isdigit() and theirs[1].isdigit():
         return Outcome.WRONG  # 16_8 and 16_9: math-verify drops the base
     return None
+
+
+@lru_cache(READ)
+def _read(text: str) -> tuple[str, str, numbers.Number | None]:
+    """An answer normalised, as a majority vote counts it, and as the plain number that it may be."""
+    text = normalised(text)
+    return text, canonical(text), numbers.read(text)
 
 
 def _depth(text: str) -> int:

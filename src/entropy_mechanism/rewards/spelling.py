@@ -5,6 +5,7 @@ Only rewrites that keep the meaning of a final answer; what needs a parser is le
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from entropy_mechanism.rewards import numbers
 
@@ -72,7 +73,13 @@ def canonical(text: str) -> str:
     """
     text = _UNIT.sub("", normalised(text))
     value = numbers.read(text)
-    return _SPACE.sub("", text).strip() if value is None else str(value.exact)
+    return _SPACE.sub("", text).strip() if value is None else _written(value.exact)
+
+
+def _written(value: Fraction) -> str:
+    """A fraction, in hexadecimal where it has more digits than Python writes in decimal (4,300)."""
+    top, bottom = value.as_integer_ratio()
+    return str(value) if max(top.bit_length(), bottom.bit_length()) < 14_000 else f"{top:#x}/{bottom:#x}"
 
 
 def sides(text: str) -> tuple[str | None, str]:
