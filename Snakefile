@@ -13,7 +13,7 @@ from entropy_mechanism.figures import inputs, registry
 from entropy_mechanism.paths import RUN_ANALYSES, Paths
 from entropy_mechanism.plan import Plan
 
-min_version("9.18")
+min_version("9.25.1")
 
 
 configfile: "config/config.yaml"
@@ -32,7 +32,8 @@ try:
     memory.check_plan(PLAN)
     COMPARED = None
     if SITE.compare_with:
-        COMPARED = experiment_path(SITE.compare_with, HOME / "config/experiments", key="compare_with")
+        compared = "config/config.yaml or --config: compare_with"
+        COMPARED = experiment_path(SITE.compare_with, HOME / "config/experiments", compared)
     COMPARED_FRAMES = inputs.finished(COMPARED, EXPERIMENT_FILE, Path(SITE.results)) if COMPARED else []
 except (ConfigError, memory.DoesNotFit, ValueError) as error:
     sys.exit(f"error: {error}")
@@ -77,7 +78,6 @@ rule all:
 
 
 onstart:
-    refuse_without_vllm()
     jobs = [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
     folders = (PATHS.root, PATHS.store, PATHS.records)
     if faults := readiness.faults(PLAN, jobs, folders, workflow.local_exec, OWN_ENVIRONMENT):

@@ -21,7 +21,7 @@ rule collect_curves:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("data/problems.py", "stages/analyze.py"),
+        code=code("data/problems.py", "models/manifest.py", "stages/collect_curves.py"),
     message:
         "Collecting the curves of {wildcards.run}"
     shell:
@@ -70,11 +70,17 @@ rule token_covariances:
     params:
         store=PATHS.store,
         code=code(
+            "analysis/columns.py",
             "analysis/covariance_levels.py",
+            "analysis/dynamics.py",
+            "analysis/law.py",
             "analysis/token_covariances.py",
+            "models/manifest.py",
             "rl/batch.py",
             "rl/covariance.py",
+            "rl/objectives.py",
             "rl/token_records.py",
+            "statistics.py",
             "stages/token_covariances.py",
         ),
     message:
@@ -154,7 +160,7 @@ rule published:
             "figures/published.py",
             "shapes.py",
             "statistics.py",
-            "stages/studies.py",
+            "stages/published.py",
         ),
     message:
         "Fitting the curves that the paper shows"

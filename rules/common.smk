@@ -1,7 +1,6 @@
 # Helpers of the rules; everything with logic is in the package.
 import functools
 import hashlib
-import importlib.util
 import json
 import re
 import shlex
@@ -86,31 +85,17 @@ def track(command, options, wait=True):
         process.wait()
 
 
-def refuse_without_vllm():
-    """Stop when a job that is to run answers with vLLM and has none; called before any job, not by dry runs."""
-    if OWN_ENVIRONMENT or importlib.util.find_spec("vllm"):
-        return
-    for job in workflow.dag.needrun_jobs():
-        if job.rule.name == "train":
-            model = PLAN.runs[job.wildcards.run].model
-        elif job.rule.name.startswith("sample"):
-            model = PLAN.policies[job.wildcards.policy].model
-        else:
-            continue
-        if EXPERIMENT.compute_of(model).engine == "vllm":
-            sys.exit(
-                f"error: compute.{model} asks for engine vllm, and {sys.executable} has no vLLM; nothing was "
-                "started. `make slurm GPU=1` makes an environment with it, .venv-slurm (docs/hpc.md, Environment)"
-            )
-
-
 def settings(value):
     """Settings as one line of text: a rule parameter whose change re-runs the rule's jobs."""
     return value.model_dump_json()
 
 
 def code(*parts):
-    """Digest of modules and folders of the package: cheap stages re-run when their code changes."""
+    """Digest of modules and folders of the package: cheap stages re-run when their code changes.
+
+    The parts are the stage's module and what that imports of the science, which a test holds; settings, files and
+    records of others are no part of it.
+    """
     digest = hashlib.sha256()
     for part in parts:
         place = PACKAGE / "entropy_mechanism" / part

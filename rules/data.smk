@@ -47,7 +47,7 @@ rule decontaminate:
         experiment=EXPERIMENT_FILE,
         settings=settings(EXPERIMENT.decontamination),
         tested=lambda wildcards, input: [f"{name}={path}" for name, path in zip(PLAN.tested_sets, input.tested)],
-        code=code("data/decontaminate.py", "data/normalise.py", "stages/decontaminate.py"),
+        code=code("data/decontaminate.py", "data/normalise.py", "data/problems.py", "stages/decontaminate.py"),
     message:
         "Looking for test problems in {wildcards.data}"
     shell:

@@ -63,7 +63,7 @@ rule grade:
         "../envs/cpu.yaml"
     params:
         grader=EXPERIMENT.evaluation.grader,
-        code=code("rewards", "stages/grade.py"),
+        code=code("data/problems.py", "rewards", "stages/grade.py"),
     message:
         "Grading {wildcards.policy} on {wildcards.benchmark}"
     shell:
@@ -87,7 +87,7 @@ rule score:
         benchmarks=settings(EXPERIMENT.evaluation),
         grades=lambda wildcards, input: by_benchmark(wildcards, input.grades),
         settings=settings(EXPERIMENT.analysis),
-        code=code("evaluation", "statistics.py", "stages/grade.py"),
+        code=code("evaluation", "statistics.py", "stages/score.py"),
     message:
         "Scoring {wildcards.policy}"
     shell:

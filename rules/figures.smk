@@ -23,7 +23,7 @@ rule figure:
         "../envs/cpu.yaml"
     params:
         own=lambda wildcards: EXPERIMENT.figures[wildcards.figure].options,
-        code=code("analysis/columns.py", "analysis/law.py", "figures", "shapes.py", "stages/figure.py"),
+        code=code("analysis", "figures", "statistics.py", "stages/figure.py"),
     message:
         "Drawing {wildcards.figure}"
     shell:
@@ -41,7 +41,7 @@ rule table:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code("analysis/columns.py", "figures", "stages/figure.py"),
+        code=code("analysis", "figures", "statistics.py", "stages/figure.py"),
     message:
         "Writing {wildcards.table}"
     shell:

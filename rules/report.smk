@@ -22,7 +22,7 @@ rule report:
         title=EXPERIMENT.title,
         tracking=TRACKING,
         compared=f"--compare-with {shlex.quote(str(COMPARED))}" if COMPARED else "",
-        code=code("analysis/columns.py", "report", "figures", "stages/report.py"),
+        code=code("analysis", "figures", "report", "statistics.py", "stages/report.py"),
     message:
         "Writing the report"
     shell:

@@ -21,7 +21,7 @@ class Screen:
         """Note what happens; keeps every record."""
         event = getattr(record, "event", None)
         if record.msg == "Building DAG of jobs...":  # the first moment at which the targets are known
-            refuse_unknown_targets()
+            refuse_what_there_is_not()
         elif record.msg == NOTHING_TO_BE_DONE_MSG:
             self.end(screen.ending(PATHS, asked_for()))
         elif str(record.msg).startswith("Terminating processes on user request"):
@@ -73,14 +73,24 @@ def asked_for():
     return [str(path) for job in workflow.dag.targetjobs for path in (job.output or job.input)]
 
 
-def refuse_unknown_targets():
-    """Stop when something is asked for that there is not."""
-    rules = {rule.name for rule in workflow.rules}
-    presets = HOME / "config/experiments"
-    if found := readiness.unknown_targets(
-        sorted(workflow.dag_settings.targets), rules, PLAN, EXPERIMENT_FILE, presets
-    ):
+def refuse_what_there_is_not():
+    """Stop when targets, rules of `-R` and its like, or files of data sets are not there."""
+    asked = workflow.dag_settings
+    lists = (asked.forcerun, asked.until, asked.omit_from, asked.allowed_rules)
+    forced = {name for named in lists for name in named or ()}
+    names = {rule.name for rule in workflow.rules}
+    known, presets = readiness.Makes(names, rules.all.input, makes), HOME / "config/experiments"
+    found = readiness.unknown_targets(sorted(asked.targets), known, PLAN, PATHS, presets)
+    found += readiness.unknown_rules(sorted(forced.difference(asked.targets)), known, PATHS, presets)
+    found += [f"{EXPERIMENT_FILE}: {fault}" for fault in readiness.missing_files(PLAN, PATHS, known)]
+    if found:
         sys.exit(f"error: {' | '.join(found)}")
+
+
+def makes(path):
+    """Whether a rule makes a file, named as Snakemake names it."""
+    path = path if os.path.isabs(path) else os.path.relpath(path)
+    return any(rule.is_producer(path) for rule in workflow.rules)
 
 
 SCREEN = Screen()

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import NAME_PATTERN, ConfigError, KeyedError, describe, options, shown
 from entropy_mechanism.experiment import BASE, Experiment, RunConfig, RunGroup, Site
+from entropy_mechanism.files import nearest
 from entropy_mechanism.generated import ArithmeticSet, ProgramSet, Teacher, TinyModel, Warmup
 from entropy_mechanism.hub import FileSet, HubModel, HubSet, JoinedSet
 from entropy_mechanism.items import FigureName, FigureRuns, TableName
@@ -139,7 +140,7 @@ def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> S
     except ValidationError as error:
         raise ConfigError(f"{path} or --config: {describe(error, Site)}") from None
     results = Path(site.results).absolute()
-    existing = next(folder for folder in (results, *results.parents) if folder.exists())
+    existing = nearest(results)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         fault = "cannot be written" if existing.is_dir() else "is no folder"
         raise ConfigError(f"{path} or --config: results: found {shown(site.results)}, but {existing} {fault}")
@@ -151,12 +152,13 @@ def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> S
     return site
 
 
-def experiment_path(name: str, folder: Path | str = "config/experiments", key: str = "experiment") -> Path:
-    """The file of a named experiment, or the path given; `key` is the setting that names it.
+def experiment_path(
+    name: str, folder: Path | str = "config/experiments", key: str = "config/config.yaml or --config: experiment"
+) -> Path:
+    """The file of a named experiment, or the path given; `key` says what names it.
 
     Raises `ConfigError` that lists the names there are, or when the file's name cannot name a results folder.
     """
-    key = f"config/config.yaml or --config: {key}"
     if name.endswith((".yaml", ".yml")):
         stem = Path(name).stem
         if stem in RESERVED or not re.fullmatch(NAME_PATTERN, stem):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from entropy_mechanism.config import HubModel, KlCov, OwnObjective, RunConfig, TinyModel
-from entropy_mechanism.memory import GIB, cache_tokens, width
+from entropy_mechanism.memory import GIB, cache_tokens, trained, width
 from entropy_mechanism.methods import Selection
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.shapes import Shape
@@ -202,7 +202,7 @@ def cost(
     validations = 1 + -(-training.steps // training.validate_every)
     tested = DIFFERENT * program * (training.steps * drawn + validations * problems)
     tested /= SANDBOXES[compute.device or "cpu"]
-    saved = 12 * shape.parameters * (2 if run.advantage.estimator == "prime" else 1)
+    saved = 12 * shape.parameters * trained(run)
     writes = training.steps // training.checkpoint_every * saved / machine.transfer
     moves = training.steps * (4 * shape.parameters / machine.transfer if compute.engine == "vllm" else 0)
     recorded = 0 if not training.record_tokens_every else 1 + (training.steps - 1) // training.record_tokens_every

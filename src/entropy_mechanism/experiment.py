@@ -10,7 +10,7 @@ from entropy_mechanism.compute import Compute
 from entropy_mechanism.config_errors import KeyedError, options, shown
 from entropy_mechanism.credentials import check_address
 from entropy_mechanism.hub import DataSet, HubModel, JoinedSet, Model, SingleSet
-from entropy_mechanism.items import FIGURE_KEYS, OWN, SCORED, FigureKey, FigureRuns, TableName
+from entropy_mechanism.items import FIGURE_KEYS, OWN, SCORED, FigureKey, FigureRuns, TableKey
 from entropy_mechanism.methods import (
     Advantage,
     Aggregation,
@@ -90,7 +90,7 @@ class Experiment(Strict):
     """Settings of the analyses."""
     figures: dict[FigureKey, FigureRuns] = Field({}, json_schema_extra=FIGURE_KEYS)
     """Figures to draw, each with the runs it shows."""
-    tables: dict[TableName, RunFilter] = Field({})
+    tables: dict[TableKey, RunFilter] = Field({})
     """Tables to write, each with the runs they show."""
 
     @model_validator(mode="after")

@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from entropy_mechanism import own_code
-from entropy_mechanism.config_errors import FILE_PATTERN, OWN_PATTERN, KeyedError, options, shown
+from entropy_mechanism.config_errors import FILE_PATTERN, FILLED_IN, OWN_PATTERN, KeyedError, options, shown
 from entropy_mechanism.paths import FIXED, RUN_ANALYSES, STUDIES
 from entropy_mechanism.settings import RunFilter
 
@@ -49,13 +49,22 @@ INPUTS = (*RUN_ANALYSES, *STUDIES, *FIXED, "scores", "comparison")
 
 
 def _known(name: str) -> str:
+    if name in get_args(TableName):
+        raise ValueError(f"{name} is a table; it belongs under `tables`")
     if name not in get_args(FigureName) and not re.fullmatch(OWN_PATTERN, name):
         known = options(name, get_args(FigureName))
         raise ValueError(f"found {shown(name)}; {known}; or {OWN}… (letters, digits, _) for one of your own")
     return name
 
 
+def _no_figure(name: Any) -> Any:
+    if name in get_args(FigureName) or (isinstance(name, str) and name.startswith(OWN)):
+        raise ValueError(f"{name} is a figure; it belongs under `figures`")
+    return name
+
+
 FigureKey = Annotated[str, AfterValidator(_known)]
+TableKey = Annotated[TableName, BeforeValidator(_no_figure)]
 FIGURE_KEYS: dict[str, Any] = {
     "propertyNames": {"anyOf": [{"enum": list(get_args(FigureName))}, {"pattern": OWN_PATTERN}]}
 }
@@ -69,7 +78,7 @@ class FigureRuns(RunFilter):
     """For `own_…`: a file with TITLE, CAPTION, data(frames) and draw(frames)."""
     inputs: list[str] | None = Field(None, exclude_if=lambda value: value is None)
     """For `own_…`: the analysis files that it is drawn from, such as curves and runs."""
-    sha256: str | None = Field(None, exclude_if=lambda value: value is None)
+    sha256: str | None = Field(None, exclude_if=lambda value: value is None, json_schema_extra=FILLED_IN)
     """For `own_…`: of the file; filled in when the experiment is read."""
 
     @property
@@ -80,6 +89,7 @@ class FigureRuns(RunFilter):
     @model_validator(mode="before")
     @classmethod
     def _own(cls, raw: Any) -> Any:
+        own_code.refuse_digest(raw)
         if not isinstance(raw, dict) or not isinstance(raw.get("code"), str) or not raw["code"].endswith(".py"):
             return raw
         digest, defined = own_code.defined(raw["code"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, model_validator
 
 from entropy_mechanism import own_code
-from entropy_mechanism.config_errors import KeyedError
+from entropy_mechanism.config_errors import FILLED_IN, KeyedError
 from entropy_mechanism.own_code import Code
 from entropy_mechanism.settings import Fraction, Positive, Strict, Training
 
@@ -44,7 +44,7 @@ class Advantage(Strict):
     """For `own`: `file.py:function`, a function of (rewards_PG, sequence_N, **options); docs/extending.md."""
     options: dict[str, Any] | None = Field(None, exclude_if=_absent)
     """For `own`: what else the function takes, by name."""
-    sha256: str | None = Field(None, exclude_if=_absent)
+    sha256: str | None = Field(None, exclude_if=_absent, json_schema_extra=FILLED_IN)
     """For `own`: of the file; filled in when the experiment is read."""
 
     @model_validator(mode="before")
@@ -210,12 +210,15 @@ class OwnObjective(Strict):
     """`file.py:function`, a function of (tokens, **options) that gives the loss of every token."""
     options: dict[str, Any] = Field({})
     """What else the function takes, by name."""
-    sha256: str = ""
+    sha256: str = Field("", json_schema_extra=FILLED_IN)
     """Of the file; filled in when the experiment is read."""
 
     @property
     def takes_covariance(self) -> bool:
-        """Whether the function has a parameter `covariance`. KeyedError where its file is gone."""
+        """Whether the function has a parameter `covariance`; its file is parsed. KeyedError where that is gone.
+
+        For what plans, which runs no code of others; `rl.objectives.takes_covariance` asks the function itself.
+        """
         return own_code.COVARIANCE in own_code.signature(self.code).names
 
     @model_validator(mode="before")
@@ -298,6 +301,8 @@ class Method(Strict):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, raw: Any) -> Any:
+        for section in ("advantage", "objective") if isinstance(raw, dict) else ():
+            own_code.refuse_digest(raw.get(section), f"{section}.")
         if not isinstance(raw, dict) or raw.get("preset") not in PRESETS:
             return raw
         preset = dict(PRESETS[raw["preset"]])

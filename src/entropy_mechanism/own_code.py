@@ -60,6 +60,12 @@ def described(raw: Mapping[str, Any], given: tuple[str, ...]) -> dict[str, str]:
     return {"sha256": _parsed(_file(code))[0]}
 
 
+def refuse_digest(raw: Any, section: str = "") -> None:
+    """Raises `KeyedError` where an experiment has `sha256`, with which its file would not be checked."""
+    if isinstance(raw, Mapping) and "sha256" in raw:
+        raise KeyedError(f"{section}sha256", "unknown key; the project fills it in, from the file of `code`")
+
+
 def signature(code: str) -> Signature:
     """The parameters of the function that `code` names; its file is parsed, not run. Raises `KeyedError`."""
     path, name = _file(code), code.rpartition(":")[2]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from entropy_mechanism.config import Compute, RunConfig
-from entropy_mechanism.memory import GIB, frozen, width
+from entropy_mechanism.memory import GIB, frozen, trained, width
 from entropy_mechanism.shapes import Shape
 
 PROCESS = 3 * GIB
@@ -65,15 +65,14 @@ def host_bytes(run: RunConfig, shape: Shape, main: bool) -> float:
     Sums: docs/hpc.md.
     """
     compute, weights = run.compute, 4.0 * shape.parameters
-    trained = 2 if run.advantage.estimator == "prime" else 1
     # One rank gathers weights and moments for a checkpoint, which is more than it held while it read them.
-    peak = 3 * weights * trained if main else 0.0
+    peak = 3 * weights * trained(run) if main else 0.0
     resident = 0.0
     if compute.sharding == "full" and compute.ranks > 1:
         if compute.engine == "transformers":  # its whole copy passes through main memory on every rank
             peak = max(peak, weights * (compute.ranks_per_node + main))
         if compute.offload == "cpu":
-            resident = weights * (4 * trained + len(frozen(run))) / compute.nodes
+            resident = weights * (4 * trained(run) + len(frozen(run))) / compute.nodes
     else:
         peak = max(peak, weights * compute.ranks_per_node)
     if compute.engine == "vllm":  # one copy asleep for each engine, in the compute type

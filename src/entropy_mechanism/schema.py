@@ -81,7 +81,7 @@ def help_texts(section: type[BaseModel]) -> dict[str, str]:
 
 
 def _refine(node: Any) -> None:
-    """In place: refuse names that do not match their pattern, and drop the `discriminator` of OpenAPI."""
+    """In place: refuse names that do not match their pattern; drop OpenAPI's `discriminator`, keys filled in."""
     if isinstance(node, list):
         for item in node:
             _refine(item)
@@ -91,6 +91,9 @@ def _refine(node: Any) -> None:
     if isinstance(patterns, dict) and "additionalProperties" not in node:
         ((pattern, values),) = node.pop("patternProperties").items()
         node |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+    for key, value in list(node.get("properties", {}).items()):
+        if isinstance(value, dict) and value.get("readOnly"):
+            del node["properties"][key]
     if isinstance(node.get("discriminator"), dict):
         del node["discriminator"]
     for value in node.values():

@@ -1,8 +1,9 @@
 """The audit finds every file that is not as it was recorded."""
 
+import pytest
 from tracked import write
 
-from entropy_mechanism import tracking
+from entropy_mechanism import cli, tracking
 
 
 def test_audit_finds_a_flipped_byte_a_missing_file_and_an_unrecorded_one(results):
@@ -31,3 +32,12 @@ def test_audit_finds_a_flipped_byte_a_missing_file_and_an_unrecorded_one(results
         assert "smoke/runs/a/metrics.parquet" not in [found.path for found in tracking.audit(results)]
     write(results / "records/train/20200101T000000.000000Z-00000000.json", "{")
     assert [found.kind for found in tracking.audit(results)].count("unreadable") == 1
+
+
+def test_a_folder_without_records_is_an_error_and_not_a_clean_audit(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["audit", "--results", str(tmp_path / "nowhere")])
+    assert caught.value.code == (
+        f"error: --results: {tmp_path / 'nowhere'} has no folder 'records', so nothing was recorded there"
+    )
+    assert capsys.readouterr().out == ""

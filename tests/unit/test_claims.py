@@ -11,28 +11,16 @@ from scipy.stats import ttest_ind
 
 from entropy_mechanism.analysis.columns import ENTROPY_BEFORE_FILTER
 from entropy_mechanism.figures import style
-from entropy_mechanism.figures.series import ending
-from entropy_mechanism.report.claims import CLAIMS, RULES, Claim, Criterion, Estimate, Evidence, judge, judge_all
+from entropy_mechanism.report.claims import CLAIMS, RULES, Evidence, judge, judge_all
 from entropy_mechanism.report.claims.criteria import (
     AGREES,
     CLEAR,
     DISAGREES,
-    GAIN,
     IN_PART,
     LIKELY,
     NOT_MEASURED,
     OPEN,
-    PERCENT,
-    PLAIN,
-    VERDICTS,
-    above,
-    at_least,
-    at_most,
-    below,
-    between,
 )
-from entropy_mechanism.report.claims.dynamics import mean_correlation, normal_tail
-from entropy_mechanism.report.claims.evidence import NotMeasured, mean, of_settings, ratio, share
 
 RIGHT, WRONG = invent(True), invent(False)
 SMALL = invent(True, seeds=(0,))
@@ -282,6 +270,21 @@ def test_sizes_are_judged_on_each_task():
     assert finding("size", "slope of a per unit of ln parameters, code", (math_alone, shown)).met is None
 
 
+def test_a_model_of_one_seed_weighs_as_much_in_a_claim_as_one_of_three():
+    frames, shown = RIGHT
+    left = frames["consumption"]
+    more = left[left["train_set"] == "chains"].query("method == 'grpo' and seed == 0")
+    run = "huge--chains--grpo--s0"
+    more = more.assign(model="huge", run=run, entropy_left=1.0)
+    known = frames["runs"]
+    world = frames | {
+        "consumption": pd.concat([left, more]),
+        "runs": pd.concat([known, known.iloc[:1].assign(run=run, model="huge")]),
+    }
+    found = finding("early", "entropy left after a third", (world, shown | {"fig02": {*shown["fig02"], run}}))
+    assert found.estimate.value == pytest.approx((0.05 * 1.01 + 1) / 2)
+
+
 def test_ratios_are_averaged_by_their_logarithms():
     frames, shown = RIGHT
     forms = frames["forms"]
@@ -313,176 +316,6 @@ def test_claims_are_named_once_and_say_when_they_hold():
             assert criterion.name in claim.rule
             assert criterion.bound.text(criterion.unit) in claim.rule
     assert all(sentence.endswith(".") for sentence in RULES)
-
-
-# --- The rules ---
-
-
-def claim_of(*estimates, bound=None):
-    def measured(estimate):
-        def measure(_):
-            if estimate is None:
-                raise NotMeasured("no such run")
-            return estimate
-
-        return measure
-
-    bound = bound or above(0)
-    criteria = tuple(Criterion(f"c{i}", bound, measured(entry)) for i, entry in enumerate(estimates))
-    (judged,) = judge([Claim("key", "statement", "source", criteria)], Evidence({}, {}))
-    return judged
-
-
-YES, NO = Estimate(1.0, 0.5, 1.5, 3, 3), Estimate(-1.0, -1.5, -0.5, 3, 3)
-WIDE, BARE, EXACT = Estimate(1.0, -1.0, 3.0, 3, 3), Estimate(1.0, runs=3, seeds=3), Estimate(1.0, exact=True)
-
-
-@pytest.mark.parametrize(
-    ("estimates", "verdict", "certainty"),
-    [
-        ((YES, YES), AGREES, CLEAR),
-        ((YES, NO), IN_PART, CLEAR),
-        ((NO, NO), DISAGREES, CLEAR),
-        ((YES, None), IN_PART, OPEN),
-        ((NO, None), DISAGREES, OPEN),
-        ((None, None), NOT_MEASURED, ""),
-        ((YES, WIDE), AGREES, OPEN),
-        ((YES, BARE), AGREES, OPEN),
-        ((YES, EXACT), AGREES, CLEAR),
-        ((EXACT,), AGREES, CLEAR),
-        ((Estimate(1.0, 0.5, 1.5, 2, 2),), AGREES, LIKELY),
-        ((Estimate(math.nan),), NOT_MEASURED, ""),
-    ],
-)
-def test_verdict_and_certainty_follow_the_rules(estimates, verdict, certainty):
-    judged = claim_of(*estimates)
-    assert (judged.verdict, judged.certainty) == (verdict, certainty)
-
-
-def test_bounds_and_their_words():
-    assert above(0).holds(0.1)
-    assert not above(0).holds(0)
-    assert at_least(0).holds(0)
-    assert not below(1).holds(1)
-    assert between(1, 2).holds(2)
-    assert above(0).decided(0.1, 0.2)
-    assert above(0).decided(-0.2, 0)
-    assert not above(0).decided(-0.1, 0.2)
-    assert not between(1, 2).decided(1.5, 2.5)
-    assert between(1, 2).decided(2.1, 2.5)
-    assert not at_most(1).decided(math.nan, math.nan)
-    assert [bound.text(PERCENT) for bound in (at_least(0.5), at_most(0.5), between(0.1, 0.2))] == [
-        "at least 50 %",
-        "at most 50 %",
-        "between 10 and 20 %",
-    ]
-    assert above(0).text(PLAIN) == "above 0"
-
-
-def test_numbers_are_written_for_readers():
-    assert GAIN.text(-0.0123) == "−1.2 points"
-    assert GAIN.text(0.02) == "+2.0 points"
-    assert PLAIN.text(12345.6) == "12346"
-    assert PLAIN.text(0.0000123) == "1e−05"
-    assert PERCENT.text(math.nan) == "–"
-    assert claim_of(YES).findings[0].obtained == "1 [0.5, 1.5]"
-    assert claim_of(BARE).findings[0].obtained == "1"
-    assert VERDICTS[-1] == "not measured in this experiment"
-
-
-# --- Estimates ---
-
-
-def rows(*values, seeds=None):
-    return pd.DataFrame(
-        {"model": "m", "train_set": "t", "method": "grpo", "seed": seeds or range(len(values)), "x": values}
-    )
-
-
-def test_a_mean_has_students_interval_over_runs():
-    found = mean(rows(1.0, 2.0, 4.0), "x")
-    half = 4.302653 * np.std([1, 2, 4], ddof=1) / math.sqrt(3)  # t of 97.5 % with two degrees of freedom
-    assert (found.value, found.low, found.high) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half), rel=1e-6)
-    assert (found.runs, found.seeds, found.basis) == (3, 3, "mean of 3 runs")
-    assert mean(rows(1.0, math.nan, 3.0), "x").runs == 2
-    assert math.isnan(mean(rows(1.0), "x").low)
-    with pytest.raises(NotMeasured):
-        mean(rows(math.nan), "x")
-
-
-def test_seeds_are_the_fewest_of_any_combination():
-    frame = pd.concat([rows(1.0, 2.0, 3.0), rows(1.0).assign(model="n")])
-    assert mean(frame, "x").seeds == 1
-
-
-def test_students_interval_covers_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(size=(600, 5))
-    covered = [(found := mean(rows(*draw), "x")).low <= 0 <= found.high for draw in draws]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
-
-
-def test_a_share_has_wilsons_interval():
-    found = share(rows(1, 1, 1, 0), pd.Series([True, True, True, False]))
-    z, n, p = 1.959964, 4, 0.75
-    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-    assert (found.low, found.high) == pytest.approx(
-        (centre - half / (1 + z * z / n), centre + half / (1 + z * z / n))
-    )
-    assert found.basis == "3 of 4 runs"
-
-
-def test_models_weigh_alike_however_many_seeds_they_have():
-    frame = pd.concat([rows(1.0, 2.0, 3.0), rows(6.0).assign(model="n")])
-    found = of_settings(frame, "x")
-    assert found.value == 4
-    assert (found.runs, found.seeds, found.basis) == (4, 1, "mean of 2 settings")
-    assert of_settings(rows(1.0, 2.0, 3.0), "x") == mean(rows(1.0, 2.0, 3.0), "x")
-    frames, shown = RIGHT
-    left = frames["consumption"]
-    more = left[left["train_set"] == "chains"].query("method == 'grpo' and seed == 0")
-    run = "huge--chains--grpo--s0"
-    more = more.assign(model="huge", run=run, entropy_left=1.0)
-    known = frames["runs"]
-    world = frames | {
-        "consumption": pd.concat([left, more]),
-        "runs": pd.concat([known, known.iloc[:1].assign(run=run, model="huge")]),
-    }
-    found = finding("early", "entropy left after a third", (world, shown | {"fig02": {*shown["fig02"], run}}))
-    assert found.estimate.value == pytest.approx((0.05 * 1.01 + 1) / 2)
-
-
-def test_a_ratio_is_the_geometric_mean():
-    frame = rows(2.0, 8.0).assign(y=[1.0, 1.0])
-    assert ratio(frame, "x", "y").value == pytest.approx(4)
-    with pytest.raises(NotMeasured):
-        ratio(rows(0.0).assign(y=1.0), "x", "y")
-
-
-def test_the_end_is_the_last_tenth():
-    assert ending(pd.Series([*np.zeros(18), 1.0, 3.0, math.nan])) == 2
-    assert ending(pd.Series([5.0])) == 5
-    assert math.isnan(ending(pd.Series([math.nan])))
-
-
-@pytest.mark.parametrize("window", [1, 9])
-def test_correlation_of_unrelated_series_rarely_excludes_zero(window):
-    draws = np.random.default_rng(1)
-    outside = 0
-    for case in range(400):
-        noise = pd.DataFrame(draws.normal(size=(150, 2)))
-        run = rows(math.nan).assign(run=str(case))
-        pair = noise.rolling(window, center=True, min_periods=1).mean().to_numpy().T
-        found = mean_correlation({str(case): tuple(pair)}, run, window)
-        assert found.low <= found.value <= found.high
-        outside += found.low > 0 or found.high < 0
-    assert outside < 30  # 5 % are 20; with blocks as for series that are not smoothed it is twice as many
-
-
-def test_the_tail_of_a_normal_distribution_is_that_of_a_sample():
-    sample = np.sort(np.random.default_rng(0).normal(size=2_000_000))[::-1]
-    for fraction in (0.002, 0.02):
-        top = sample[: int(fraction * sample.size)].mean() / sample[: sample.size // 2].mean()
-        assert normal_tail(fraction) == pytest.approx(top, rel=0.01)
 
 
 def test_published_numbers_are_those_of_the_paper():

@@ -12,7 +12,7 @@ from entropy_mechanism.config import load_experiment
 from entropy_mechanism.data.problems import Problem, task, to_frame
 from entropy_mechanism.models import manifest
 from entropy_mechanism.plan import Plan
-from entropy_mechanism.stages.analyze import collect_curves
+from entropy_mechanism.stages.collect_curves import collect_curves
 
 SMOKE = Path(__file__).parents[2] / "config/experiments/smoke.yaml"
 ANSWER = Problem("a", "s", "1+1", "2")

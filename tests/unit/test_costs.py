@@ -137,7 +137,7 @@ def test_tiny_runs_cost_about_what_was_measured_on_a_core(width, heads, steps, m
 
 
 def test_the_command_prints_every_run_and_adds_up(capsys, tmp_path):
-    print_plan(PAPER, 64, "h100", None, False, tmp_path)
+    print_plan(PAPER, 64, "h100", None, False)
     text = capsys.readouterr().out
     bill = Bill(PLAN, "h100", Scale())
     assert all(name in text for name in PLAN.runs)
@@ -150,11 +150,11 @@ def test_the_command_prints_every_run_and_adds_up(capsys, tmp_path):
     assert lower < wall < 1.5 * lower
     weights = sum(2 * SHAPES[PLAN.experiment.models[model].id].parameters for model in PLAN.models)
     assert f"downloads   {weights / 1e9:,.0f} GB of models, and 15 published data sets" in text
-    print_plan(PAPER, 64, "a100", None, False, tmp_path)
+    print_plan(PAPER, 64, "a100", None, False)
     older = capsys.readouterr().out
     assert float(older.split("training    ")[1].split()[0].replace(",", "")) > 1.5 * total
     with pytest.raises(ValueError, match=r"--gpus: found 8 devices; qwen2.5-32b--.* needs 32 at once"):
-        print_plan(PAPER, 8, "h100", None, False, tmp_path)
+        print_plan(PAPER, 8, "h100", None, False)
 
 
 def test_the_command_takes_a_measured_run_as_its_scale(capsys, tmp_path):
@@ -167,7 +167,7 @@ def test_the_command_takes_a_measured_run_as_its_scale(capsys, tmp_path):
     frame.loc[0, "time/sample"] = 1e6  # the first step starts everything, the last one trains nothing
     frame.loc[rows - 1, "time/update"] = 0.0
     frame.to_parquet(tmp_path / "metrics.parquet")
-    print_plan(smoke, 1, "h100", tmp_path / "metrics.parquet", False, tmp_path)
+    print_plan(smoke, 1, "h100", tmp_path / "metrics.parquet", False)
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("nano--train--grpo--s1")).split()
     assert float(line[3]) > 6 * (60 + 30) / 60
@@ -178,12 +178,12 @@ def test_the_command_takes_a_measured_run_as_its_scale(capsys, tmp_path):
     with pytest.raises(
         ConfigError, match=r"--calibrate: .* is a run of 'giant', which the experiment does not define"
     ):
-        print_plan(smoke, 1, "h100", paper_scale, False, tmp_path)
+        print_plan(smoke, 1, "h100", paper_scale, False)
 
 
 def test_the_table_of_docs_reproducing_is_in_step_with_the_experiments(capsys, tmp_path):
     for name in ("paper", "tiny-full"):
-        print_plan(ROOT / f"config/experiments/{name}.yaml", None, "h100", None, True, tmp_path)
+        print_plan(ROOT / f"config/experiments/{name}.yaml", None, "h100", None, True)
     printed = capsys.readouterr().out
     document = (ROOT / "docs/reproducing.md").read_text()
     assert document.endswith(printed), "renew it: see the line above the tables in docs/reproducing.md"
@@ -205,7 +205,7 @@ import sys
 from pathlib import Path
 from entropy_mechanism import costs
 from entropy_mechanism.stages.plan import print_plan
-print_plan(Path(sys.argv[1]), 64, "h100", None, False, Path("x"))
+print_plan(Path(sys.argv[1]), 64, "h100", None, False)
 print(sorted({"torch", "mlflow", "matplotlib", "transformers", "pandas", "datasets"} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", program, PAPER], capture_output=True, text=True, check=True)

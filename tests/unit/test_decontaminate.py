@@ -12,7 +12,7 @@ from entropy_mechanism.data.arithmetic import generate
 from entropy_mechanism.data.decontaminate import contained, summary
 from entropy_mechanism.data.problems import Problem, to_frame
 from entropy_mechanism.stages.decontaminate import decontaminate
-from entropy_mechanism.stages.grade import score
+from entropy_mechanism.stages.score import score
 
 FARM = "A farmer has twelve hens and each of them lays five eggs in a week"
 LONG = f"{FARM} so how many eggs are there after three weeks"

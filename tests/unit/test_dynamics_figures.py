@@ -82,7 +82,7 @@ def test_the_grid_has_a_row_per_kind_of_run_and_averages_seeds(frames):
     assert (table["seeds"] == 2).all()
     assert (table["steps"] == 80).all()
     assert table["positive_share"].tolist() == pytest.approx([0.91] * 6)
-    lines = covariance_grid.markdown(table).splitlines()
+    lines = style.markdown(covariance_grid.display(table)).splitlines()
     assert lines[2].startswith("| math | tiny-s | chains | GRPO | 4 | 2 | 80 | 91 [10, 10] | 0.10 [0.10, 0.10] |")
     assert "| on-policy | 2 | 80 |" in lines[4]
 
@@ -90,7 +90,8 @@ def test_the_grid_has_a_row_per_kind_of_run_and_averages_seeds(frames):
 def test_what_was_not_measured_is_a_dash(frames):
     summary = frames["dynamics_summary"].drop(columns=[c for c in frames["dynamics_summary"] if "same" in c])
     summary = summary.assign(pearson=np.nan)
-    lines = covariance_grid.markdown(covariance_grid.table(frames | {"dynamics_summary": summary})).splitlines()
+    table = covariance_grid.table(frames | {"dynamics_summary": summary})
+    lines = style.markdown(covariance_grid.display(table)).splitlines()
     assert lines[2].startswith("| – | tiny-s |") or lines[2].startswith("| math | tiny-s |")
     assert lines[2].endswith("| – | 0.1 [0.1, 0.1] | – |")
-    assert "No run" in covariance_grid.markdown(covariance_grid.table({}))
+    assert "No run" in style.markdown(covariance_grid.display(covariance_grid.table({})))

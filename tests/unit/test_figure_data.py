@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from figure_frames import FINAL, A, B, make_frames, many_models, several_settings
+from figure_frames import FINAL, A, B, make_frames
 
 from entropy_mechanism.figures import (
     fig01,
@@ -26,21 +26,6 @@ from entropy_mechanism.figures import (
     style,
     sweep,
 )
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return make_frames()
-
-
-@pytest.fixture(scope="module")
-def many():
-    return many_models()
-
-
-@pytest.fixture(scope="module")
-def several():
-    return several_settings()
 
 
 def test_fig01_shows_seed_means_and_ranges(many):

@@ -10,23 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_frames import empty, make_frames, many_models
+from figure_frames import empty
 
 from entropy_mechanism import files
 from entropy_mechanism.figures import fig02, fig11, published, registry, style
 from entropy_mechanism.stages.figure import figure as draw_figure
 
 DRAWN = [*(f"fig{number:02}" for number in range(1, 15)), "table1", "table2", "comparison", "selection"]
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return make_frames()
-
-
-@pytest.fixture(scope="module")
-def many():
-    return many_models()
 
 
 def one_run(frames):
@@ -110,8 +100,8 @@ def test_tables_are_written_whatever_was_measured(name, case, frames):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = module.table({key: given[key] for key in module.INPUTS if key in given})
-        text = module.markdown(table)
-        read = module.markdown(pd.read_csv(io.StringIO(table.to_csv(index=False))))
+        text = style.markdown(module.display(table))
+        read = style.markdown(module.display(pd.read_csv(io.StringIO(table.to_csv(index=False)))))
     assert text.strip()
     assert read.strip()  # the report reads the CSV file
 
@@ -171,7 +161,7 @@ def test_every_module_is_declared_uniformly(name):
     assert registry.entry(name).inputs == module.INPUTS
     assert module.TITLE
     assert module.CAPTION.endswith(".")
-    wanted = ("data", "draw") if name in registry.FIGURES else ("table", "display", "markdown")
+    wanted = ("data", "draw") if name in registry.FIGURES else ("table", "display")
     assert all(callable(getattr(module, function)) for function in wanted)
 
 

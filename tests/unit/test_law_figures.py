@@ -14,7 +14,7 @@ from entropy_mechanism.analysis.forecasting import forecast_runs
 from entropy_mechanism.analysis.forms import FORMS, compare_forms
 from entropy_mechanism.figures import ceiling, ceiling_test, common_law, forecasts, forms, registry, style
 from entropy_mechanism.settings import Analysis
-from entropy_mechanism.stages.studies import analyse_published
+from entropy_mechanism.stages.published import analyse_published
 
 TABLES = {"forms": forms, "forecasts": forecasts, "common_law": common_law, "ceiling_test": ceiling_test}
 
@@ -89,7 +89,7 @@ def test_tables_stand_what_is_missing_and_come_back_from_their_csv(frames, name)
         table = module.table(given)
         back = pd.read_csv(io.StringIO(table.to_csv(index=False)))
         assert module.display(back).to_dict("list") == module.display(table).to_dict("list")
-        assert module.markdown(table).startswith("No run" if table.empty else "| ")
+        assert style.markdown(module.display(table)).startswith("No run" if table.empty else "| ")
     assert registry.TABLES[name].inputs == module.INPUTS
     assert len(module.table(frames)) > len(module.table(without(frames, *frames)))
 

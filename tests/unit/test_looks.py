@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from figure_frames import METHODS, make_frames
+from figure_frames import METHODS
 
 from entropy_mechanism.config import load_experiment
 from entropy_mechanism.figures import fig11, style
 from entropy_mechanism.plan import Plan
 
 EXPERIMENTS = Path(__file__).parents[2] / "config/experiments"
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return make_frames()
 
 
 def test_methods_look_the_same_in_every_figure(frames):

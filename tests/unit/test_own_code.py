@@ -1,4 +1,4 @@
-"""Objectives, advantages, figures and data of one's own: checked without being run, part of a run's identity."""
+"""Objectives, advantages and figures of one's own: checked without being run, part of a run's identity."""
 
 import ast
 import math
@@ -6,16 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 from training_cases import config_for, mini_batch, trainer_for
 
 from entropy_mechanism import files
-from entropy_mechanism.config import Advantage, ConfigError, FileSet, OwnObjective, load_experiment
+from entropy_mechanism.config import Advantage, ConfigError, OwnObjective, load_experiment
 from entropy_mechanism.costs import passes
-from entropy_mechanism.data.own import read_own
 from entropy_mechanism.figures import registry
 from entropy_mechanism.own_code import CodeChanged
 from entropy_mechanism.plan import Plan
@@ -349,72 +347,3 @@ print({{"torch", "mlflow", "datasets", "matplotlib"}} & set(sys.modules) or "not
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "nothing heavy\n"
-
-
-# --- problems in a file -----------------------------------------------------------------------------------
-
-ROWS = [
-    {"problem": "1+1", "answer": 2, "level": "easy"},
-    {"problem": "2+2", "answer": 4.0, "level": "easy"},
-    {"problem": " ", "answer": "6", "level": "hard"},
-    {"problem": "3+3", "answer": None, "level": "hard"},
-    {"problem": r"\frac{1}{2}+1", "answer": r"$\frac{3}{2}$", "level": "hard"},
-]
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_problems_of_a_file_are_read_alike_from_every_format(tmp_path, suffix):
-    frame, path = pd.DataFrame(ROWS, dtype="object"), tmp_path / f"mine.{suffix}"
-    if suffix == "jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    elif suffix == "csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.astype({"answer": "str"}).where(frame.notna(), None).to_parquet(path)
-    problems, facts = read_own(FileSet(kind="file", path=str(path)), "mine")
-    assert [(p.id, p.problem, p.answer, p.metadata) for p in problems] == [
-        ("mine:0", "1+1", "2", {"level": "easy"}),
-        ("mine:1", "2+2", "4" if suffix == "jsonl" else "4.0", {"level": "easy"}),
-        ("mine:4", r"\frac{1}{2}+1", r"\frac{3}{2}", {"level": "hard"}),
-    ]
-    assert (facts["read"], facts["kept"]) == (5, 3)
-    assert {reason: entry["examples"] for reason, entry in facts["dropped"].items()} == {
-        "no problem text": ["mine:2"],
-        "no answer": ["mine:3"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "text"),
-    [
-        (
-            "a.jsonl",
-            '{"problem": "1", "answer": "1"}\n{"question": "2"}\n',
-            "row 2 has no column problem, answer; found question",
-        ),
-        ("a.jsonl", '{"problem": "1", "answer": "1"}\nno json\n', "a.jsonl:2: not JSON"),
-        ("a.jsonl", "[1]\n", r"a.jsonl:1: found \[1\]; a line is one object"),
-        ("a.jsonl", "", "none of its 0 rows has a problem and an answer"),
-        ("a.parquet", "no table", "a.parquet cannot be read as .parquet"),
-    ],
-)
-def test_a_file_that_holds_no_problems_is_named(tmp_path, name, content, text):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=text):
-        read_own(FileSet(kind="file", path=str(tmp_path / name)), "mine")
-
-
-def test_other_columns_can_be_named_and_other_formats_not(folder):
-    Path("mine.csv").write_text("question,solution\n1+2,3\n")
-    settings = FileSet(kind="file", path="mine.csv", problem="question", answer="solution")
-    assert [(p.problem, p.answer) for p in read_own(settings, "mine")[0]] == [("1+2", "3")]
-    with pytest.raises(
-        ConfigError, match=r"data\.mine\.path: found 'mine\.xls'; allowed: a file that ends in \.jsonl"
-    ):
-        load(folder, data=SMOKE["data"] | {"mine": {"kind": "file", "path": "mine.xls"}})
-
-
-def test_a_file_is_not_trained_on_and_tested_on(folder):
-    data = SMOKE["data"] | {name: {"kind": "file", "path": "mine.csv"} for name in ("train", "easy")}
-    with pytest.raises(ConfigError, match=r"'easy' may hold problems of 'train', which runs are trained on"):
-        load(folder, data=data)

@@ -45,11 +45,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def frames():
-    return make_frames()
-
-
-@pytest.fixture(scope="module")
 def report(frames):
     last = frames["curves"].groupby("run").last().loc[frames["runs"]["run"]]
     runs = frames["runs"].assign(

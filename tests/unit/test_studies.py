@@ -11,7 +11,8 @@ from entropy_mechanism.figures import published
 from entropy_mechanism.paths import FIXED, RUN_ANALYSES
 from entropy_mechanism.paths import STUDIES as FILES
 from entropy_mechanism.settings import Analysis
-from entropy_mechanism.stages.studies import STUDIES, analyse_published, study
+from entropy_mechanism.stages.published import analyse_published
+from entropy_mechanism.stages.studies import STUDIES, study
 
 SIZES = ("0.5b", "1.5b", "3b", "7b", "32b")
 # constants of the curves drawn in Fig 1 right of arXiv 2505.22617, as fractions

@@ -3,24 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from figure_frames import FINAL, make_frames, many_models, several_settings
+from figure_frames import FINAL
 
-from entropy_mechanism.figures import averages, comparison, selection, table1, table2
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return make_frames()
-
-
-@pytest.fixture(scope="module")
-def many():
-    return many_models()
-
-
-@pytest.fixture(scope="module")
-def several():
-    return several_settings()
+from entropy_mechanism.figures import averages, comparison, selection, style, table1, table2
 
 
 def test_table1_puts_seed_means_beside_the_printed_values(many):
@@ -28,7 +13,7 @@ def test_table1_puts_seed_means_beside_the_printed_values(many):
     assert table[table1.PAPER].tolist() == [5.654, 3.112, 1.385, 0.351, 0.152, 0.003]
     assert table.loc[0.2, "tiny-s"] == pytest.approx(0.8 * 1.5)
     assert table.loc[1.0, "tiny-s"] == pytest.approx(0.01)
-    assert "| top 0.02 % | 5.654 |" in table1.markdown(table1.table(many))
+    assert "| top 0.02 % | 5.654 |" in style.markdown(table1.display(table1.table(many)))
 
 
 def test_table2_has_a_row_per_policy_with_intervals_and_both_averages(many):
@@ -56,7 +41,7 @@ def test_table2_shows_clean_scores_beside_the_others_where_problems_were_left_ou
     assert table["easy greedy_contained"].tolist() == [0] * len(table)
     assert table["hard greedy_clean"].to_numpy() == pytest.approx(table["hard greedy"].to_numpy() - 0.2)
     assert table["easy greedy_clean"].tolist() == table["easy greedy"].tolist()
-    header = table2.markdown(whole).splitlines()[0]
+    header = style.markdown(table2.display(whole)).splitlines()[0]
     assert "| hard greedy | hard greedy, clean |" in header
     assert "easy greedy, clean" not in header
 
@@ -97,7 +82,7 @@ def test_policies_without_a_common_benchmark_have_no_averages(frames):
     apart = scores["benchmark"].isin(["easy", "hard"]) & (scores["method"] == "kl-cov")
     scores = scores.assign(benchmark=scores["benchmark"].where(~apart, scores["benchmark"] + "-code"))
     assert not set(averages.shared(scores)["benchmark"]) & {"pooled", "macro"}
-    shown = table2.markdown(table2.table(frames | {"scores": scores}))
+    shown = style.markdown(table2.display(table2.table(frames | {"scores": scores})))
     assert "average" not in shown
     assert "Paper" not in shown
 
@@ -151,7 +136,7 @@ def test_the_selection_table_does_not_compare_runs_of_other_length_or_seed(sever
 
 
 def test_table2_prints_the_best_of_each_model_bold(frames):
-    lines = table2.markdown(table2.table(frames)).splitlines()
+    lines = style.markdown(table2.display(table2.table(frames))).splitlines()
     assert lines[0] == "| Model | Method | easy greedy | hard greedy | average, pooled | average, macro |"
     easy = {line.split(" | ")[1]: line.split(" | ")[2] for line in lines[2:]}
     assert [name for name, cell in easy.items() if cell.startswith("**")] == ["On-policy GRPO"]

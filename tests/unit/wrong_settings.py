@@ -79,7 +79,7 @@ WRONG = {
     "nothing for a filter": (
         "figures/fig11",
         None,
-        ": figures.fig11: found nothing; allowed: keys models, train_sets, methods, code, inputs, sha256, or",
+        ": figures.fig11: found nothing; allowed: keys models, train_sets, methods, code, inputs, or",
     ),
     "list for a section": ("training", [1], ": training: found a list; allowed: keys steps,"),
     "list for names": ("methods", ["grpo"], ": methods: found a list; allowed: names with settings below them"),

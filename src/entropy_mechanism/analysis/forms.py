@@ -26,17 +26,8 @@ logger = logging.getLogger(__name__)
 BLOCKS = 5
 """Blocks of consecutive points, each left out once."""
 MEASURES = [
-    *(
-        "rss",
-        "aicc",
-        "bic",
-        "delta_aicc",
-        "weight",
-        "effective_points",
-        "delta_aicc_effective",
-        "weight_effective",
-    ),
-    *("blocked_rmse", "extrapolation_rmse", "autocorrelation"),
+    *("rss", "aicc", "bic", "delta_aicc", "weight", "effective_points"),
+    *("delta_aicc_effective", "weight_effective", "blocked_rmse", "extrapolation_rmse", "autocorrelation"),
 ]
 FORM_COLUMNS = [
     *("run", "model", "train_set", "method", "seed", "form", "parameters", "points"),

@@ -62,8 +62,3 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _cell(value: float, low: float, high: float) -> str:
     return "–" if pd.isna(value) else f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

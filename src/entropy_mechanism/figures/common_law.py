@@ -62,8 +62,3 @@ def _if(chosen: pd.Series, values: pd.Series, text: str) -> list[str]:
         ("–" if pd.isna(value) else text.format(value)) if here else ""
         for here, value in zip(chosen, values, strict=True)
     ]
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

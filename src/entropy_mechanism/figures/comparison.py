@@ -71,8 +71,3 @@ def _cell(row: Any) -> str:
     if row.low > 0 or row.high < 0:
         text = f"**{text}**"
     return f"{text} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

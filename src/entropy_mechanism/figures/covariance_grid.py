@@ -65,8 +65,3 @@ def _cells(frame: pd.DataFrame, name: str, factor: float, form: str) -> list[str
         interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite([low, high]).all() else ""
         cells.append(f"{value:{form}}{interval}".replace("-", "−") if np.isfinite(value) else "–")
     return cells
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

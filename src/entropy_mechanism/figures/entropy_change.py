@@ -177,10 +177,9 @@ def draw(frames: style.Frames) -> Figure:
     """Three panels over one column."""
     drawn = data(frames)
     if drawn.empty:
-        figure = Figure(figsize=(style.ONE_COLUMN, 1.2))
-        text = "No run shown here measures how its\nupdates change the entropy\n(measure_entropy_change_every)."
-        style.message(figure.add_subplot(), text)
-        return figure
+        return panels.empty_figure(
+            "No run shown here measures how its\nupdates change the entropy\n(measure_entropy_change_every)."
+        )
     slopes = style.by(drawn, panel="slopes")
     heights = [2.4, 2.1, 0.7 + 0.16 * max(1, len(slopes))]
     figure = Figure(figsize=(style.ONE_COLUMN, 0.4 + sum(heights)))

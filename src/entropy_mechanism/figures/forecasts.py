@@ -77,8 +77,3 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
 def _cell(row: pd.Series, smallest: float) -> str:
     text = f"{100 * row['median_rmse']:.1f} ({100 * row['median_final_error']:.1f})"
     return f"**{text}**" if np.isclose(row["median_rmse"], smallest) else text
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

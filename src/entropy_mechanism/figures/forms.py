@@ -70,8 +70,3 @@ def _cell(row: pd.Series) -> str:
     if pd.isna(delta):
         return text
     return f"**{text} ({delta:.1f})**" if delta <= CLOSE else f"{text} ({delta:.1f})"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

@@ -74,7 +74,7 @@ def entry(name: str) -> Entry:
 
 
 def load(name: str) -> ModuleType:
-    """Import a figure's module (INPUTS, TITLE, CAPTION, data, draw) or a table's (…, table, display, markdown)."""
+    """Import a figure's module (INPUTS, TITLE, CAPTION, data, draw) or a table's (…, table, display)."""
     found = entry(name)
     return (
         own_module(found.module, found.sha256) if found.sha256 else import_module(f"{__package__}.{found.module}")

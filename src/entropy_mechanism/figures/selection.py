@@ -149,8 +149,3 @@ def _result(row: dict[str, Any], unit: float, digits: int, name: str) -> str:
     text += f" / {unit * difference:+.{digits}f}"
     low, high = row[f"{name}_difference_low"], row[f"{name}_difference_high"]
     return text if pd.isna(low) else f"{text} [{unit * low:+.{digits}f}, {unit * high:+.{digits}f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

@@ -48,8 +48,3 @@ def display(frame: pd.DataFrame) -> pd.DataFrame:
         label = names.get(name, style.model_label(name))
         shown[label] = ["–" if pd.isna(value) else f"{value:.3f}" for value in frame[name]]
     return pd.DataFrame(shown)
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

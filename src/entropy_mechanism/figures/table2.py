@@ -147,8 +147,3 @@ def _cell(score: float, low: float, high: float, best: bool) -> str:
         return "–"
     text = f"**{100 * score:.1f}**" if best else f"{100 * score:.1f}"
     return text if pd.isna(low) or pd.isna(high) else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """The table in Markdown."""
-    return style.markdown(display(frame))

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import registry, style
+from . import panels, registry, style
 
 INPUTS = registry.FIGURES["theory"].inputs
 TITLE = "The entropy formulas on tabular softmax policies"
@@ -43,12 +43,12 @@ def data(frames: style.Frames) -> pd.DataFrame:
 
 def _error_rows(frames: style.Frames) -> list[pd.DataFrame]:
     bandits, decisions = (frames.get(name, pd.DataFrame()) for name in ("tabular", "tabular_left_out"))
-    panels = [("formulas", check, rows) for check, rows in _grouped(bandits, "check")]
+    drawn = [("formulas", check, rows) for check, rows in _grouped(bandits, "check")]
     for (check, states, form), rows in _grouped(decisions, ["check", "states", "form"]):
         if (check, states) in LEFT_OUT:
-            panels.append(("left out", f"{check}, {form}", rows))
+            drawn.append(("left out", f"{check}, {form}", rows))
     parts = []
-    for panel, series, rows in panels:
+    for panel, series, rows in drawn:
         errors = rows.groupby("step_size")["error"].agg(["median", "min", "max"]).reset_index()
         parts.append(
             style.rows(
@@ -140,18 +140,16 @@ def draw(frames: style.Frames) -> Figure:
     """Four panels over one column."""
     drawn = data(frames)
     if drawn.empty:
-        figure = Figure(figsize=(style.ONE_COLUMN, 1.2))
-        style.message(figure.add_subplot(), "The checks on tabular policies were not made.")
-        return figure
+        return panels.empty_figure("The checks on tabular policies were not made.")
     figure = Figure(figsize=(style.ONE_COLUMN, 8.0))
     grid = figure.subplots(4, 1, gridspec_kw={"height_ratios": [1.25, 1.25, 1.2, 0.9]})
-    panels = {
+    contents = {
         "formulas": (_draw_errors, "Bandits: formulas as printed"),
         "left out": (_draw_errors, "Decision processes: as printed, and complete"),
         "entropy": (_draw_entropy, "Constructed cases (dashed: covariance < 0)"),
         "first update": (_draw_first, "First update: predicted (open), exact (filled)"),
     }
-    for axes, (panel, (draw_panel, title)) in zip(grid, panels.items(), strict=True):
+    for axes, (panel, (draw_panel, title)) in zip(grid, contents.items(), strict=True):
         rows = style.by(drawn, panel=panel)
         if rows.empty:
             style.message(axes, "not computed")

@@ -195,19 +195,17 @@ def _comparison_table(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 CSS_PIXELS = 138  # per inch of a figure: letters of all figures get one size, two columns fill the page
-PNG_DPI, SVG_DPI = 200, 72
+SVG_POINTS = 72  # per inch
+TWO_COLUMNS = round(CSS_PIXELS * style.TWO_COLUMNS)
+PNG = b"\x89PNG"
 
 
 def _width(image: bytes) -> int:
     """Width in CSS pixels: from the header of a PNG, or the `width="237.6pt"` of an SVG."""
     if image.startswith(PNG):
-        return round(CSS_PIXELS / PNG_DPI * struct.unpack(">I", image[16:20])[0])
+        return round(CSS_PIXELS / style.PNG_DPI * struct.unpack(">I", image[16:20])[0])
     points = re.search(rb'<svg[^>]*?\swidth="([\d.]+)pt"', image)
-    return round(CSS_PIXELS / SVG_DPI * float(points[1])) if points else TWO_COLUMNS
-
-
-PNG = b"\x89PNG"
-TWO_COLUMNS = round(CSS_PIXELS * style.TWO_COLUMNS)
+    return round(CSS_PIXELS / SVG_POINTS * float(points[1])) if points else TWO_COLUMNS
 
 
 def _data_uri(image: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Metrics of a run -> its analysis files."""
+"""Curves of a run -> its law and its dynamics."""
 
 from pathlib import Path
 
@@ -12,31 +12,7 @@ from entropy_mechanism.analysis.entropy_change import entropy_change
 from entropy_mechanism.analysis.forecasting import forecast_runs
 from entropy_mechanism.analysis.forms import compare_forms
 from entropy_mechanism.analysis.law import fit_runs
-from entropy_mechanism.config import load_experiment, read_run_config
-from entropy_mechanism.data.problems import task
-from entropy_mechanism.models import manifest
-
-
-def collect_curves(
-    config: Path, metrics: Path, source: Path, train_set: Path, runs: Path, curves: Path, results: Path
-) -> None:
-    """What a run is in one row, and its metrics with its identity on every row."""
-    run = read_run_config(config)
-    inputs = [config, metrics, source, train_set]
-    with tracking.stage("collect_curves", run.run, results=results, inputs=inputs, outputs=[runs, curves]):
-        facts = manifest.read(source).facts
-        names = ("steps", "gradient_steps", "parameters", "non_embedding_parameters", "seconds")
-        row = run.identity | {name: facts[name] for name in names}
-        row |= {
-            part: getattr(run, part).model_dump_json() for part in ("advantage", "objective", "regularisation")
-        }
-        row |= {"aggregation": run.aggregation, "learning_rate": run.training.learning_rate}
-        row |= {"task": task(train_set), "device": run.compute.device, "dtype": run.training.dtype}
-        files.write_parquet(runs, pd.DataFrame([row]))
-        frame = pd.read_parquet(metrics)
-        for position, (name, value) in enumerate(run.identity.items()):
-            frame.insert(position, name, value)
-        files.write_parquet(curves, frame)
+from entropy_mechanism.config import load_experiment
 
 
 def fit_law(experiment: Path, run: str, curves: Path, outputs: list[Path], results: Path) -> None:

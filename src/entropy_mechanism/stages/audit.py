@@ -6,7 +6,11 @@ from entropy_mechanism import tracking
 
 
 def audit(results: Path) -> int:
-    """Print every disagreement; exit status 1 when there is one."""
+    """Print every disagreement; exit status 1 when there is one.
+
+    Raises FileNotFoundError for a results folder without records.
+    """
+    tracking.require_records(results)
     findings = tracking.audit(results)
     for finding in findings:
         print(finding)

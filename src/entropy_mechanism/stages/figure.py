@@ -25,7 +25,7 @@ def figure(
     paths = [Path(path) for path in outputs]
     with tracking.stage("figure", name, results=results, inputs=frames, outputs=paths):
         module = own_code.module(code, sha256 or files.sha256(code)) if code else registry.load(name)
-        tables = read_frames(frames)
+        tables = files.read_frames(frames)
         drawn = module.draw(tables)
         *pictures, csv, description = paths
         for picture in pictures:
@@ -39,20 +39,12 @@ def table(name: str, frames: list[str], outputs: list[str], results: Path) -> No
     paths = [Path(path) for path in outputs]
     with tracking.stage("table", name, results=results, inputs=frames, outputs=paths):
         module = registry.load(name)
-        tables = read_frames(frames)
+        tables = files.read_frames(frames)
         content = module.table(tables)
         csv, markdown, description = paths
         files.write_text(csv, content.to_csv(index=False))
-        files.write_text(markdown, module.markdown(content))
+        files.write_text(markdown, style.markdown(module.display(content)))
         files.write_json(description, _describe(name, module, tables, frames, description.parent))
-
-
-def read_frames(paths: list[str]) -> dict[str, pd.DataFrame]:
-    """Parquet files of one kind, told by their stem, one below the other; kinds in order of appearance."""
-    kinds: dict[str, list[pd.DataFrame]] = {}
-    for path in paths:
-        kinds.setdefault(Path(path).stem, []).append(pd.read_parquet(path))
-    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
 
 
 def _describe(

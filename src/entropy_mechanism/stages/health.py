@@ -33,7 +33,7 @@ def report(inputs: Mapping[str, Path], store: Path) -> dict[str, Any]:
         "inputs": {name: _digest(path) for name, path in inputs.items()},
         "weights": _weights(inputs["model"]),
         "memory": _available_memory(),
-        "disk": shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).free,
+        "disk": shutil.disk_usage(files.nearest(store)).free,
         "gpus": _gpus(),
     }
 
@@ -102,8 +102,7 @@ def _lacks(machine: dict[str, Any], run: RunConfig, inputs: Mapping[str, Path], 
                 f"has {machine['memory'] / memory.GIB:.0f} GiB of main memory left and {needed / memory.GIB:.0f} "
                 "are needed; ask for more (Slurm: --mem)"
             )
-        trained = 2 if run.advantage.estimator == "prime" else 1
-        needed = (12 * trained + 4) * shape.parameters
+        needed = (12 * memory.trained(run) + 4) * shape.parameters
         if main and machine["disk"] < needed:
             found.append(
                 f"{machine['disk'] / memory.GIB:.0f} GiB are left for results, and one checkpoint and the final "

@@ -135,6 +135,5 @@ def _first_failure(
         return None
     rank = min(failed, key=failed.__getitem__)
     where = f" ({peers.name(peers.place.rank)})" if peers.place.count > 1 else ""
-    return failed[
-        rank
-    ], f"rank {rank} of {ranks}{where} ended with status {failed[rank]}; see its message above, if any"
+    status = failed[rank]
+    return status, f"rank {rank} of {ranks}{where} ended with status {status}; see its message above, if any"

@@ -3,14 +3,17 @@
 from json import dumps
 from pathlib import Path
 
+from entropy_mechanism import tracking
 from entropy_mechanism.tracking.history import History
 from entropy_mechanism.tracking.lineage import as_json, as_text, trace
 
 
 def lineage(asked: list[str], descendants: bool, json: bool, results: Path) -> None:
-    """Print the ancestors, or descendants, of files and executions as a tree, or as JSON."""
-    if not (results / "records").is_dir():
-        raise FileNotFoundError(f"--results: {results} has no folder 'records', so nothing was recorded there")
+    """Print the ancestors, or descendants, of files and executions as a tree, or as JSON.
+
+    Raises FileNotFoundError for a results folder without records, and what `trace` raises.
+    """
+    tracking.require_records(results)
     history = History(results)
     found = [trace(history, name, descendants=descendants) for name in asked]
     if json:

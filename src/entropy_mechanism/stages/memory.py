@@ -9,7 +9,7 @@ from entropy_mechanism.plan import Plan
 from entropy_mechanism.shapes import Shape, from_folder
 
 
-def print_memory(experiment: Path, gpu_gib: float | None, results: Path) -> int:
+def print_memory(experiment: Path, gpu_gib: float | None) -> int:
     """Print the sums of every model and method; returns 1 when one does not fit into its GPU, else 0.
 
     `gpu_gib` overrides `compute.gpu_gib`; without either nothing is compared. Runs that differ in data and seed

@@ -29,9 +29,7 @@ MOST_NAMES = 12
 """In a cell of the table."""
 
 
-def print_plan(
-    experiment: Path, gpus: int | None, gpu: str, calibrate: Path | None, markdown: bool, results: Path
-) -> None:
+def print_plan(experiment: Path, gpus: int | None, gpu: str, calibrate: Path | None, markdown: bool) -> None:
     """Print the runs of an experiment, their expected cost, and the wall time on `gpus` GPUs or CPU cores.
 
     `calibrate` is the folder of a measured run of the same kind (run.yaml and metrics.parquet): its seconds and
@@ -158,6 +156,7 @@ class Bill:
     def markdown(self, name: str) -> list[str]:
         """The table from figure to runs, settings and cost; `new` counts a run where it is first shown."""
         lines = [
+            "",  # so that the tables of several experiments can stand below each other
             f"### `{name}`",
             "",
             f"| item | runs | models | trained on | methods | training | {self.device_time} | new |",
@@ -257,9 +256,8 @@ def _scale(plan: Plan, folder: Path, gpu: str) -> Scale:
     run = read_run_config(folder / "run.yaml")
     if run.model not in plan.experiment.models:
         raise ConfigError(f"--calibrate: {folder} is a run of '{run.model}', which the experiment does not define")
-    metrics = pd.read_parquet(folder / "metrics.parquet").iloc[
-        1:-1
-    ]  # without start-up and the step that only measures
+    # Without the first step, which holds the start, and the last, which only measures.
+    metrics = pd.read_parquet(folder / "metrics.parquet").iloc[1:-1]
     if metrics.empty:
         raise ValueError(f"--calibrate: {folder} has fewer than three steps")
     measured = {

@@ -28,7 +28,6 @@ from entropy_mechanism.report import (
     summary,
 )
 from entropy_mechanism.screen import CAME_OUT
-from entropy_mechanism.stages.figure import read_frames
 from entropy_mechanism.tracking.provenance import git_state
 
 SHOWN_PACKAGES = ("torch", "transformers", "snakemake", "mlflow", "math-verify", "pandas", "scipy")
@@ -55,46 +54,45 @@ def report(
     made = [path for path in items if path.is_file()]
     with tracking.stage("report", name, results=results, inputs=[*made, *frames, *compared], outputs=[output]):
         read = {os.path.abspath(path): files.sha256(path) for path in frames}
-        tables = read_frames(frames)
+        tables = files.read_frames(frames)
         entries = [_Item(path, output.parent, read) for path in items]
         sent = tracking.sync(results, tracking_uri)
         if sent.error:
             print(f"the page cannot name every MLflow run: {sent}")
-        own = _results(name, plan, tables)
+        own, found = _results(name, plan, tables), headlines(tables)
         other = None
         if compare_with:
-            other = _results(compare_with.stem, Plan(load_experiment(compare_with)), read_frames(compared))
-        page = build(
-            Report(
-                experiment=f"{name}: {plan.experiment.title}",
-                created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-                revision=_revision(git_state()),
-                claims=own.claims,
-                headlines=headlines(tables),
-                figures=tuple(item.figure() for item in entries if item.is_figure),
-                tables=tuple(item.table() for item in entries if not item.is_figure),
-                runs=_runs(tables, name, results),
-                run_link=_run_link(results),
-                comparison=comparison(tables),
-                beside=beside(own, other) if other else None,
-                commands=(
-                    f"snakemake --config experiment={experiment_name(experiment)}"
-                    + (f" compare_with={experiment_name(compare_with)}" if compare_with else ""),
-                    f"mlflow ui --backend-store-uri {tracking_uri or tracking.default_tracking_uri(results)}",
-                ),
-                environment={"Python": platform.python_version(), "Machine": platform.machine()}
-                | {package: version(package) for package in SHOWN_PACKAGES},
-            )
+            other = _results(compare_with.stem, Plan(load_experiment(compare_with)), files.read_frames(compared))
+        page = Report(
+            experiment=f"{name}: {plan.experiment.title}",
+            created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            revision=_revision(git_state()),
+            claims=own.claims,
+            headlines=found,
+            figures=tuple(item.figure() for item in entries if item.is_figure),
+            tables=tuple(item.table() for item in entries if not item.is_figure),
+            runs=_runs(tables, name, results),
+            run_link=_run_link(results),
+            comparison=comparison(tables),
+            beside=beside(own, other) if other else None,
+            commands=_commands(experiment, compare_with, tracking_uri or tracking.default_tracking_uri(results)),
+            environment={"Python": platform.python_version(), "Machine": platform.machine()}
+            | {package: version(package) for package in SHOWN_PACKAGES},
         )
-        files.write_text(output, page)
-        found = headlines(tables)
+        files.write_text(output, build(page))
         print(f"{CAME_OUT}{name}, {plan.experiment.title}:")
         print("\n".join(found.sentences))
-        print(
-            "Claims of the paper: "
-            + ", ".join(f"{verdict} {count}" for verdict, count in summary(own.claims))
-            + "."
-        )
+        verdicts = ", ".join(f"{verdict} {count}" for verdict, count in summary(own.claims))
+        print(f"Claims of the paper: {verdicts}.")
+
+
+def _commands(experiment: Path, compare_with: Path | None, tracking_uri: str) -> tuple[str, str]:
+    """What makes the page again, and what shows its runs."""
+    other = f" compare_with={experiment_name(compare_with)}" if compare_with else ""
+    return (
+        f"snakemake --config experiment={experiment_name(experiment)}{other}",
+        f"mlflow ui --backend-store-uri {tracking_uri}",
+    )
 
 
 def _results(name: str, plan: Plan, frames: dict[str, pd.DataFrame]) -> Results:

@@ -110,7 +110,7 @@ class _Responder:
         return files.fingerprint(
             {
                 "version": SAMPLING_VERSION,
-                "policy": self.source.digests | _template(self.source),
+                "policy": self.source.identity,
                 "problems": files.sha256(self.problems[benchmark]),
                 "draws": self._draws(self.evaluation.benchmarks[benchmark]),
                 "max_response": self._longest(benchmark),
@@ -167,10 +167,6 @@ class _Responder:
     def _longest(self, benchmark: str) -> int:
         """Response tokens at most."""
         return self.evaluation.benchmarks[benchmark].max_response or self.evaluation.max_response
-
-
-def _template(source: manifest.Manifest) -> dict[str, str]:
-    return {"chat_template": source.chat_template} if source.chat_template else {}
 
 
 def _row(problem: str, decoding: str, n: int, completion: Completion, response: str) -> dict[str, object]:

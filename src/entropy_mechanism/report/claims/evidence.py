@@ -49,7 +49,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def item_name(name: str) -> str:
-    """`fig07` becomes `Fig 7`, `ceiling_test` `table ceiling_test`."""
+    """`fig07` becomes `Fig 7`, `table1` `Table 1`, `ceiling_test` `ceiling test`."""
     for prefix, title in (("fig", "Fig"), ("table", "Table")):
         if name.startswith(prefix) and name.removeprefix(prefix).isdigit():
             return f"{title} {int(name.removeprefix(prefix))}"
