@@ -21,9 +21,13 @@ _IN_WORDS = {
     PROBLEMS_PATTERN: "a file that ends in .jsonl, .csv or .parquet",
     FILE_PATTERN: "a Python file, such as my_figure.py",
     CODE_PATTERN: "a file and a function that it defines, such as my_objective.py:my_objective",
-    REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B",
+    REPOSITORY_PATTERN: "a repository on the hub, such as Qwen/Qwen2.5-7B; a local folder goes into `folder`",
 }
 
+_MEANT = {"gpu": "cuda"}
+"""Other words for a value; by its letters, gpu would be taken for cpu."""
+FILLED_IN: dict[str, Any] = {"readOnly": True}
+"""JSON schema of a key that the project fills in: no key of an experiment file."""
 MOST_FAILURES = 3
 """Failures spelt out in one message; one mistake often causes several."""
 
@@ -63,7 +67,8 @@ def options(name: Any, known: Collection[str]) -> str:
     """'allowed: …' with a suggestion for a misspelt name."""
     if not known:
         return "there are none"
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    meant = _MEANT.get(str(name))
+    close = [meant] if meant in known else difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f"allowed: {', '.join(known)}" + (f" (did you mean '{close[0]}'?)" if close else "")
 
 
@@ -151,7 +156,8 @@ def _keys_wanted(members: list[type[BaseModel]]) -> str:
 
 
 def _fields(members: list[type[BaseModel]]) -> list[str]:
-    return list(dict.fromkeys(name for member in members for name in member.model_fields))
+    named = (entry for member in members for entry in member.model_fields.items())
+    return list(dict.fromkeys(name for name, field in named if field.json_schema_extra != FILLED_IN))
 
 
 def _quoted(expected: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Local copies of hub repositories, made from rows, that `datasets` loads as it loads the real ones."""
+"""Local copies of hub repositories, made from rows, that `datasets` and `read_published` load as the real ones."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from entropy_mechanism.config import HubSet
+from entropy_mechanism.data.published import read_published
 from entropy_mechanism.data.sources import SOURCES
 
 
@@ -34,3 +35,16 @@ def settings(name: str, folder: Path | None = None, **changes) -> HubSet:
     """Settings of a hub set; strict validation as for a file."""
     where = {"folder": str(folder)} if folder else {}
     return HubSet.model_validate({"kind": "hub", "source": name, **where, **changes})
+
+
+def read(name, folder, rows, **changes):
+    changes = {"rows": len(rows)} | changes
+    return read_published(settings(name, write_copy(folder, name, rows), **changes))
+
+
+def problems(name, folder, rows, **changes):
+    return read(name, folder, rows, **changes)[0]
+
+
+def gsm(question, answer):
+    return {"question": question, "answer": f"So it is.\n#### {answer}" if answer is not None else None}

@@ -58,6 +58,55 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(message, path, value, fra
     assert all(fragment in text for fragment in fragments), text
 
 
+MISTAKEN = {
+    "another word for a GPU": (
+        "compute",
+        {"nano": {"device": "gpu"}},
+        ": compute.nano.device: found 'gpu'; allowed: cpu, cuda (did you mean 'cuda'?)",
+    ),
+    "a table among figures": ("figures/table1", {}, ": figures: table1 is a table; it belongs under `tables`"),
+    "a figure among tables": ("tables/fig01", {}, ": tables: fig01 is a figure; it belongs under `figures`"),
+    "an own figure among tables": ("tables/own_x", {}, ": tables: own_x is a figure; it belongs under `figures`"),
+    "a folder as id": (
+        "models/mine",
+        {"kind": "hub", "id": "/data/my-model"},
+        ": models.mine.id: found '/data/my-model'; allowed: a repository on the hub, such as Qwen/Qwen2.5-7B; "
+        "a local folder goes into `folder`",
+    ),
+    "digest of a figure": ("figures/fig11/sha256", "0" * 64, ": figures.fig11.sha256: unknown key; "),
+    "digest of an objective": (
+        "methods/grpo/objective",
+        {"name": "own", "code": "nowhere.py:f", "sha256": "0" * 64},
+        ": methods.grpo.objective.sha256: unknown key; the project fills it in, from the file of `code`",
+    ),
+    "digest of an advantage": (
+        "methods/grpo/advantage",
+        {"estimator": "own", "code": "nowhere.py:f", "sha256": "0" * 64},
+        ": methods.grpo.advantage.sha256: unknown key; ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), MISTAKEN.values(), ids=list(MISTAKEN))
+def test_what_was_probably_meant_is_told(message, path, value, expected):
+    assert message(edited(path, value)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("figures/fig11/x", 1),
+        ("methods/grpo/advantage", {"x": 1}),
+        ("methods/grpo/objective", {"name": "own", "x": 1}),
+    ],
+)
+def test_keys_that_the_project_fills_in_are_not_among_those_allowed(message, path, value):
+    text = message(edited(path, value))
+    assert "unknown key; allowed: " in text
+    assert "code" in text
+    assert "sha256" not in text
+
+
 FILES = {
     "a key twice": ("title: a\ndata: {}\ntitle: b\n", ":3: not valid YAML: key 'title' is written twice"),
     "a nested key twice": (

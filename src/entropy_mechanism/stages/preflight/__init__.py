@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entropy_mechanism.stages.preflight import site_checks, slurm_checks
-from entropy_mechanism.stages.preflight.scene import look
+from entropy_mechanism.stages.preflight.scene import Finding, Scene, look
 
-CHECKS = (
-    slurm_checks.commands,
-    slurm_checks.plugin,
-    slurm_checks.controller,
-    slurm_checks.statuses,
-    slurm_checks.partitions,
-    slurm_checks.jobs,
-    slurm_checks.accounts,
+HERE = (slurm_checks.commands, slurm_checks.plugin, slurm_checks.controller)
+"""Of Slurm as it is on this machine."""
+CLUSTER = (slurm_checks.statuses, slurm_checks.partitions, slurm_checks.jobs, slurm_checks.accounts)
+"""Of a cluster that has said what it consists of; of one that has not, `controller` tells."""
+SITE = (
     site_checks.results_folder,
     site_checks.shared,
     site_checks.room,
@@ -23,6 +20,7 @@ CHECKS = (
     site_checks.engine,
     site_checks.gpu_memory,
 )
+"""Of what any workflow needs."""
 
 
 def preflight(experiment: Path | None, config: Sequence[str], profile: Sequence[str] | None) -> int:
@@ -33,7 +31,7 @@ def preflight(experiment: Path | None, config: Sequence[str], profile: Sequence[
     """
     began = time.monotonic()
     scene = look(experiment, config, profile or ["slurm"])
-    found = [finding for check in CHECKS for finding in check(scene)]
+    found = findings(scene)
     for level in ("error", "warning", "note"):
         for finding in (finding for finding in found if finding.level == level):
             print(finding)
@@ -42,3 +40,11 @@ def preflight(experiment: Path | None, config: Sequence[str], profile: Sequence[
     verdict = "would not run" if counts["error"] else "nothing that would stop it was found"
     print(f"{scene.paths.experiment}: {verdict} ({told}, {time.monotonic() - began:.1f} s)")
     return int(counts["error"] > 0)
+
+
+def findings(scene: Scene) -> list[Finding]:
+    """Everything that the checks tell, in their order."""
+    found = [finding for check in HERE for finding in check(scene)]
+    if (cluster := scene.known) is not None:
+        found += [finding for check in CLUSTER for finding in check(scene, cluster)]
+    return found + [finding for check in SITE for finding in check(scene)]

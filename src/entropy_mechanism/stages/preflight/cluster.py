@@ -10,11 +10,20 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 PATIENCE = 1.5
 """Seconds that a command of Slurm gets."""
+PROGRAMS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
+"""What Snakemake's plugin and these checks run."""
+QUESTIONS = {
+    "ping": ("scontrol", "ping"),
+    "config": ("scontrol", "show", "config"),
+    "partitions": ("scontrol", "--oneliner", "--all", "show", "partition"),
+    "nodes": ("sinfo", "--noheader", "--all", "--exact", "--format=%R|%D|%c|%m|%G|%T"),
+}
+"""What a cluster is asked of itself: whether its controller is there, configuration, partitions and nodes."""
 LATE = "no answer"
 """In place of what a question would have given, when it was not answered in time."""
 _GONE = ("down", "drain", "fail", "error", "unknown", "maint", "inval", "future", "power")
@@ -78,9 +87,9 @@ class Partition:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Slurm's commands said. A text that is None was refused; `LATE` came too late."""
+    """What Slurm's commands said."""
 
-    ping: str | None = ""
+    ping: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
     partitions: Mapping[str, Partition] = field(default_factory=dict)
     unread: str = ""
@@ -89,7 +98,7 @@ class Cluster:
     @property
     def answers(self) -> bool:
         """Whether a controller is up."""
-        return "is UP" in (self.ping or "")
+        return "is UP" in self.ping
 
     @property
     def accounts_kept(self) -> bool:
@@ -134,10 +143,10 @@ def together(questions: Mapping[str, Callable[[], Any]], seconds: float) -> dict
     return {name: found.get(name, LATE) for name in questions}
 
 
-def said(*command: str, seconds: float = PATIENCE) -> tuple[bool, str]:
+def said(*command: str) -> tuple[bool, str]:
     """Whether a command succeeded, and what it said: its output, or else the last line of its errors."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return False, LATE
     if done.returncode:
@@ -146,31 +155,18 @@ def said(*command: str, seconds: float = PATIENCE) -> tuple[bool, str]:
     return True, done.stdout
 
 
-def look(seconds: float = PATIENCE) -> Cluster:
-    """Ask the controller whether it is there, for its configuration, partitions and nodes, all at once."""
-    commands = {
-        "ping": ("scontrol", "ping"),
-        "config": ("scontrol", "show", "config"),
-        "partitions": ("scontrol", "--oneliner", "--all", "show", "partition"),
-        "nodes": ("sinfo", "--noheader", "--all", "--exact", "--format=%R|%D|%c|%m|%G|%T"),
-    }
-    questions = {
-        name: lambda command=command: said(*command, seconds=seconds) for name, command in commands.items()
-    }
-    answers = together(questions, seconds + 0.3)
-    replies = {
-        name: answer if isinstance(answer, tuple) else (False, str(answer)) for name, answer in answers.items()
-    }
-    refused = {name: text for name, (good, text) in replies.items() if not good and name != "ping"}
-    cluster = Cluster(ping=replies["ping"][1])
-    if refused:
-        name, text = next(iter(refused.items()))
-        return replace(cluster, unread=f"`{' '.join(commands[name])}`: {text}")
-    return replace(
-        cluster,
-        config=_config(replies["config"][1]),
-        partitions=_partitions(replies["partitions"][1], replies["nodes"][1]),
-    )
+def reply(answer: Any) -> tuple[bool, str]:
+    """What `said` gave or, where a question ended otherwise, that it failed and why."""
+    return answer if isinstance(answer, tuple) else (False, str(answer))
+
+
+def described(replies: Mapping[str, tuple[bool, str]]) -> Cluster:
+    """The cluster of what `QUESTIONS` were answered with: whether each succeeded, and its text."""
+    ping = replies["ping"][1]
+    for name, (good, text) in replies.items():
+        if not good and name != "ping":
+            return Cluster(ping, unread=f"`{' '.join(QUESTIONS[name])}`: {text}")
+    return Cluster(ping, _config(replies["config"][1]), _partitions(replies["partitions"][1], replies["nodes"][1]))
 
 
 def obstacles(need: Need, partition: Partition) -> list[tuple[str, str]]:

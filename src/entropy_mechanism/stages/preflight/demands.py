@@ -1,13 +1,12 @@
 """What the jobs of a plan ask a cluster for, once profile and site have had their say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from entropy_mechanism import memory
-from entropy_mechanism import resources as resources_of
+from entropy_mechanism import memory, resources
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.preflight.cluster import Need
 
@@ -38,7 +37,7 @@ def read_profiles(names: Sequence[str]) -> dict[str, Any]:
     return merged
 
 
-def resources(profile: Mapping[str, Any], key: str, rule: str | None = None) -> dict[str, Any]:
+def set_resources(profile: Mapping[str, Any], key: str, rule: str | None = None) -> dict[str, Any]:
     """The resources that a profile sets by default, or for a rule, in either of YAML's forms."""
     values = profile.get(key) or {}
     if isinstance(values, Mapping):
@@ -52,23 +51,41 @@ def resources(profile: Mapping[str, Any], key: str, rule: str | None = None) -> 
 
 def needs(plan: Plan, gpu_type: str | None, profile: Mapping[str, Any]) -> list[Need]:
     """What trainings, answers and all other jobs ask for; each kind once."""
-    defaults = resources(profile, "default-resources")
-    partition = defaults.get("slurm_partition")
-    partition = str(partition) if partition else None
-    found: list[Need] = []
+    partition = set_resources(profile, "default-resources").get("slurm_partition")
+    merged: dict[Need, list[str]] = {}
+    for need in (*_policies(plan, gpu_type), *_groups(plan, profile)):
+        need = replace(need, partition=str(partition) if partition else None)
+        if need.rule:
+            need = _changed(need, set_resources(profile, "set-resources", need.rule))
+        merged.setdefault(replace(need, what=""), []).append(need.what)
+    return [
+        replace(need, what=names[0] + (f" and {len(names) - 1} like it" if len(names) > 1 else ""))
+        for need, names in merged.items()
+    ]
+
+
+def _policies(plan: Plan, gpu_type: str | None) -> Iterator[Need]:
+    """What every training asks for, and every policy that answers benchmarks."""
     for name in plan.runs:
         run = plan.run_config(name)
         shape = memory.known_shape(plan.experiment.models[run.model])
-        found.append(_need(f"training {name}", "train", resources_of.training(run, shape, gpu_type)))
+        yield _need(f"training {name}", "train", resources.training(run, shape, gpu_type))
     for number, policies in enumerate(plan.benchmark_sets.values(), start=1):
         rule = "sample" if number == 1 else f"sample_{number}"
         for name in policies:
             model = plan.policies[name].model
             shape = memory.known_shape(plan.experiment.models[model])
-            asked = resources_of.sampling(plan.experiment.compute_of(model), shape, gpu_type)
-            found.append(_need(f"answers of {name}", rule, asked))
-    # Of a group, as many jobs as the profile's `cores` run at a time: layers, whose time limits add up.
-    usual = Need("", "", _minutes(defaults.get("runtime"), 30), 1, _whole(defaults.get("mem_mb"), 4000))
+            asked = resources.sampling(plan.experiment.compute_of(model), shape, gpu_type)
+            yield _need(f"answers of {name}", rule, asked)
+
+
+def _groups(plan: Plan, profile: Mapping[str, Any]) -> Iterator[Need]:
+    """What groups of small jobs ask for.
+
+    As many run at a time as the profile's `cores`: layers, whose time limits add up.
+    """
+    defaults = set_resources(profile, "default-resources")
+    minutes, mem_mb = _minutes(defaults.get("runtime"), 30), _whole(defaults.get("mem_mb"), 4000)
     width = _whole(profile.get("cores"), 1)
     most = max(map(len, plan.benchmark_sets), default=0)
     for what, levels in (
@@ -77,20 +94,10 @@ def needs(plan: Plan, gpu_type: str | None, profile: Mapping[str, Any]) -> list[
         ("figures, tables and report", (len(plan.items), 1)),
     ):
         layers, abreast = sum(math.ceil(jobs / width) for jobs in levels), min(width, max(levels))
-        found.append(Need(what, "", layers * usual.minutes, abreast * usual.cores, abreast * usual.mem_mb))
-    merged: dict[Need, list[str]] = {}
-    for need in found:
-        changed = _changed(
-            replace(need, partition=partition), resources(profile, "set-resources", need.rule) if need.rule else {}
-        )
-        merged.setdefault(replace(changed, what=""), []).append(need.what)
-    return [
-        replace(need, what=names[0] + (f" and {len(names) - 1} like it" if len(names) > 1 else ""))
-        for need, names in merged.items()
-    ]
+        yield Need(what, "", layers * minutes, abreast, abreast * mem_mb)
 
 
-def _need(what: str, rule: str, asked: resources_of.Resources) -> Need:
+def _need(what: str, rule: str, asked: resources.Resources) -> Need:
     return Need(what, rule, asked.minutes, asked.cores, asked.mem_mb, asked.nodes, asked.gres)
 
 

@@ -9,16 +9,13 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from entropy_mechanism.files import nearest
+
 LOCAL = frozenset(
     ("bcachefs", "btrfs", "devtmpfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
 )
 """File systems of one machine; what an NFS server exports is one of these on that server itself."""
 PORTS = {"http": 80, "https": 443}
-
-
-def existing(path: Path) -> Path:
-    """The folder itself, or the nearest above it that is there."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
@@ -27,7 +24,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         lines = mounts.read_text().splitlines()
     except OSError:
         return ""
-    place, found = existing(path).resolve(), (0, "")
+    place, found = nearest(path).resolve(), (0, "")
     for _, at, kind, *_ in map(str.split, lines):
         point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), at))
         if place.is_relative_to(point) and len(point.parts) >= found[0]:  # of two at one point, the later is seen
@@ -37,7 +34,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
 
 def writable(folder: Path) -> None:
     """Write a file, and lock it. Raises the OSError of what is not possible; nothing is left behind."""
-    with tempfile.NamedTemporaryFile(dir=existing(folder), prefix=".preflight-") as handle:
+    with tempfile.NamedTemporaryFile(dir=nearest(folder), prefix=".preflight-") as handle:
         handle.write(b"x")
         handle.flush()
         try:
@@ -52,7 +49,7 @@ class LockError(OSError):
 
 def free(folder: Path) -> int:
     """Bytes that are free where a folder is, or will be."""
-    return shutil.disk_usage(existing(folder)).free
+    return shutil.disk_usage(nearest(folder)).free
 
 
 def reach(address: str, seconds: float = 1.0) -> None:

@@ -26,8 +26,9 @@ from entropy_mechanism.stages.preflight.cluster import LATE, Cluster, Need
 
 PATIENCE = 2.0
 """Seconds after which a question counts as not answered; all are asked at once."""
-COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 HUB = "https://huggingface.co"
+FILE_SYSTEM = "file system of "
+"""Begins the questions about what nodes share."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ class Scene:
     cluster: Cluster | None
     """None where Slurm's commands are missing."""
     answers: Mapping[str, Any]
-    prefix: Path = Path(sys.prefix)
 
     @property
     def needs(self) -> list[Need]:
@@ -68,7 +68,7 @@ class Scene:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Resources of jobs whose rules say nothing."""
-        return demands.resources(self.profile, "default-resources")
+        return demands.set_resources(self.profile, "default-resources")
 
     def hangs(self, *questions: str) -> bool:
         """Whether one of these was not answered, so that nothing there may be looked at again."""
@@ -83,7 +83,7 @@ class Scene:
 
 
 def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str]) -> Scene:
-    """Read the plan and ask everything at once."""
+    """Read the plan and ask everything at once; arguments and errors are those of `preflight`."""
     settings = cluster.together({"site": partial(_site, experiment, config)}, PATIENCE)["site"]
     if settings is LATE:
         raise ConfigError(
@@ -103,20 +103,14 @@ def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str])
         "free for downloads": partial(places.free, hub_cache()),
         "hub": partial(places.reach, hub),
     }
-    for name, folder in shared_places(plan, paths, Path(sys.prefix)).items():
-        questions[f"file system of {name}"] = partial(places.file_system, folder)
+    for name, folder in shared_places(plan, paths).items():
+        questions[FILE_SYSTEM + name] = partial(places.file_system, folder)
     if (site.tracking_uri or "").startswith("http"):
         questions["tracking"] = partial(places.reach, site.tracking_uri)
-    here = all(map(shutil.which, COMMANDS))
-    if here:
-        questions["cluster"] = cluster.look
-    for name, command in {
-        "sacct": ("sacct", "--noheader", "--allocations", "--format=jobid", "--starttime=now"),
-        "sacctmgr": ("sacctmgr", "--noheader", "--parsable2", "show", "associations",
-                     f"user={getpass.getuser()}", "format=account,partition,qos"),
-    }.items():  # fmt: skip
-        if shutil.which(command[0]):
-            questions[name] = partial(cluster.said, *command)
+    here = all(map(shutil.which, cluster.PROGRAMS))
+    accounting = {name: command for name, command in _accounting().items() if shutil.which(name)}
+    for name, command in ((cluster.QUESTIONS if here else {}) | accounting).items():
+        questions[name] = partial(cluster.said, *command)
     answers = cluster.together(questions, PATIENCE)
     profiles = answers["profile"] if isinstance(answers["profile"], Mapping) else {}
     if isinstance(answers["profile"], OSError):
@@ -124,9 +118,8 @@ def look(experiment: Path | None, config: Sequence[str], profile: Sequence[str])
     for answer in answers.values():
         if isinstance(answer, Exception) and not isinstance(answer, OSError):
             raise answer
-    found = answers.get("cluster")
-    seen = found if isinstance(found, Cluster) else Cluster(ping=str(found)) if here else None
-    return Scene(site, plan, paths, profiles, seen, answers)
+    replies = {name: cluster.reply(answers[name]) for name in cluster.QUESTIONS if here}
+    return Scene(site, plan, paths, profiles, cluster.described(replies) if here else None, answers)
 
 
 def hub_cache() -> Path:
@@ -137,13 +130,23 @@ def hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def shared_places(plan: Plan, paths: Paths, prefix: Path) -> dict[str, Path]:
+def shared_places(plan: Plan, paths: Paths) -> dict[str, Path]:
     """What nodes read and write, by name."""
-    found = {"results": paths.root, "the checkout": Path.cwd(), "Python's environment": prefix}
+    found = {"results": paths.root, "the checkout": Path.cwd(), "Python's environment": Path(sys.prefix)}
     models = [plan.experiment.models[name] for name in plan.models]
     if any(isinstance(model, HubModel) and not model.folder for model in models):
         found["the hub's cache"] = hub_cache()
     return found
+
+
+def _accounting() -> dict[str, tuple[str, ...]]:
+    """What Slurm's accounting is asked, by the command that asks."""
+    user = f"user={getpass.getuser()}"
+    return {
+        "sacct": ("sacct", "--noheader", "--allocations", "--format=jobid", "--starttime=now"),
+        "sacctmgr": ("sacctmgr", "--noheader", "--parsable2", "show", "associations", user,
+                     "format=account,partition,qos"),
+    }  # fmt: skip
 
 
 def _site(experiment: Path | None, config: Sequence[str]) -> tuple[Site, Path]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from entropy_mechanism import costs, memory
+from entropy_mechanism import costs, files, memory
 from entropy_mechanism.config import HubModel, HubSet
 from entropy_mechanism.plan import Plan
 from entropy_mechanism.stages.preflight import places
 from entropy_mechanism.stages.preflight.cluster import LATE
-from entropy_mechanism.stages.preflight.scene import PATIENCE, Finding, Scene, hub_cache, shared_places
+from entropy_mechanism.stages.preflight.scene import FILE_SYSTEM, PATIENCE, Finding, Scene, hub_cache
 
 GB = 1e9
 
@@ -39,11 +39,12 @@ def results_folder(scene: Scene) -> Iterator[Finding]:
 
 def shared(scene: Scene) -> Iterator[Finding]:
     """What the nodes read is not on a disk of this machine."""
-    kinds = {
-        name: scene.answers[f"file system of {name}"]
-        for name in shared_places(scene.plan, scene.paths, scene.prefix)
-    }
-    if local := [f"{name} ({kind})" for name, kind in kinds.items() if kind in places.LOCAL]:
+    local = [
+        f"{name.removeprefix(FILE_SYSTEM)} ({kind})"
+        for name, kind in scene.answers.items()
+        if name.startswith(FILE_SYSTEM) and kind in places.LOCAL
+    ]
+    if local:
         yield Finding(
             "warning",
             f"on file systems that other machines mostly do not see: {', '.join(local)}",
@@ -59,7 +60,7 @@ def room(scene: Scene) -> Iterator[Finding]:
                  if not Path(scene.paths.run_manifest(name)).exists())  # fmt: skip
     fetched = sum(2 * shape.parameters for model in scene.downloads if (shape := memory.known_shape(model)))
     cache = hub_cache()
-    if places.existing(cache).stat().st_dev == places.existing(scene.paths.root).stat().st_dev:
+    if files.nearest(cache).stat().st_dev == files.nearest(scene.paths.root).stat().st_dev:
         stored, fetched = stored + fetched, 0
     for amount, name, folder in ((stored, "free", scene.paths.root), (fetched, "free for downloads", cache)):
         available = scene.answers[name]

@@ -1,14 +1,17 @@
-"""What makes jobs hang or fail on a Slurm cluster: one check after the other, each a generator of findings."""
+"""What makes jobs hang or fail on a Slurm cluster: one check after the other, each a generator of findings.
+
+The first three look at this machine, the others at a cluster that is `known`.
+"""
 
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
 
 from entropy_mechanism.stages.preflight import cluster
-from entropy_mechanism.stages.preflight.scene import COMMANDS, Finding, Scene
+from entropy_mechanism.stages.preflight.cluster import Cluster
+from entropy_mechanism.stages.preflight.scene import Finding, Scene
 
 LONGEST_PAUSE = 180.0
 """Seconds between two looks of Snakemake's plugin at its jobs, at most."""
@@ -16,7 +19,7 @@ LONGEST_PAUSE = 180.0
 
 def commands(scene: Scene) -> Iterator[Finding]:
     """Slurm's commands are there."""
-    if missing := [name for name in COMMANDS if not shutil.which(name)]:
+    if missing := [name for name in cluster.PROGRAMS if not shutil.which(name)]:
         yield Finding(
             "error",
             f"Slurm's commands are not on PATH here: {cluster.names(missing)}",
@@ -40,7 +43,7 @@ def controller(scene: Scene) -> Iterator[Finding]:
     if scene.cluster is None:
         return
     if not scene.cluster.answers:
-        said = " ".join((scene.cluster.ping or "").split())
+        said = " ".join(scene.cluster.ping.split())
         yield Finding(
             "error",
             f"Slurm's controller does not answer (`scontrol ping`: {said}), and Snakemake would hang with it",
@@ -54,20 +57,14 @@ def controller(scene: Scene) -> Iterator[Finding]:
         )
 
 
-def statuses(scene: Scene) -> Iterator[Finding]:
+def statuses(scene: Scene, known: Cluster) -> Iterator[Finding]:
     """Snakemake will learn that a job has ended."""
-    if (known := scene.known) is None:
-        return
-    asks = (
-        "squeue"
-        if scene.profile.get("slurm-status-command") == "squeue" or "sacct" not in scene.answers
-        else "sacct"
-    )
+    squeue = scene.profile.get("slurm-status-command") == "squeue" or "sacct" not in scene.answers
     cure = "slurm-status-command: squeue in the site's file"
-    if asks == "sacct" and not known.accounts_kept:
+    if not squeue and not known.accounts_kept:
         yield Finding("error", "Slurm keeps no accounts of jobs and sacct would be asked, for ever", cure)
-    elif asks == "sacct":
-        good, text = _reply(scene.answers["sacct"])
+    elif not squeue:
+        good, text = cluster.reply(scene.answers["sacct"])
         if not good:
             yield Finding("error", f"sacct, which tells when a job has ended, does not work: {text}", cure)
         else:
@@ -84,10 +81,8 @@ def statuses(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def partitions(scene: Scene) -> Iterator[Finding]:
+def partitions(scene: Scene, known: Cluster) -> Iterator[Finding]:
     """The partitions that jobs go to are there and open."""
-    if (known := scene.known) is None:
-        return
     listed = f"there are {cluster.names(known.partitions)}"
     for asked in dict.fromkeys(need.partition for need in scene.needs):
         if asked is None and not any(one.default for one in known.partitions.values()):
@@ -113,10 +108,8 @@ def partitions(scene: Scene) -> Iterator[Finding]:
         )
 
 
-def jobs(scene: Scene) -> Iterator[Finding]:
+def jobs(scene: Scene, known: Cluster) -> Iterator[Finding]:
     """Every job could start some time: GPUs, cores, memory, nodes and time limits are those of its partition."""
-    if (known := scene.known) is None:
-        return
     for need in scene.needs:
         found = {one.name: cluster.obstacles(need, one) for one in known.asked(need)}
         if found and all(found.values()):
@@ -129,17 +122,15 @@ def jobs(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def accounts(scene: Scene) -> Iterator[Finding]:
+def accounts(scene: Scene, known: Cluster) -> Iterator[Finding]:
     """Account and quality of service may be used, and in these partitions."""
-    if (known := scene.known) is None:
-        return
     account, qos = (scene.defaults.get(name) and str(scene.defaults[name]) for name in ("slurm_account", "qos"))
-    for one in _asked(scene):
+    for one in {one.name: one for need in scene.needs for one in known.asked(need)}.values():
         for kind, value, allowed in (("account", account, one.accounts), ("QOS", qos, one.qos)):
             if value and allowed is not None and value not in allowed:
                 cure = f"SBATCH_{kind.upper()}: one of {cluster.names(allowed)}, or another partition"
                 yield Finding("error", f"partition {one.name} is closed to {kind} '{value}'", cure)
-    good, text = _reply(scene.answers.get("sacctmgr", (False, "")))
+    good, text = cluster.reply(scene.answers.get("sacctmgr", (False, "")))
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2] if good else []
     if not known.accounts_kept or not rows:
         return
@@ -154,12 +145,3 @@ def accounts(scene: Scene) -> Iterator[Finding]:
     }
     if qos and qos not in open_to:
         yield Finding("error", f"QOS '{qos}' is not open to you", f"SBATCH_QOS: one of {cluster.names(open_to)}")
-
-
-def _asked(scene: Scene) -> list[cluster.Partition]:
-    found = {one.name: one for need in scene.needs for one in scene.known.asked(need)} if scene.known else {}
-    return list(found.values())
-
-
-def _reply(answer: Any) -> tuple[bool, str]:
-    return answer if isinstance(answer, tuple) else (False, str(answer))
