@@ -25,9 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         status = call(**arguments)
     except Exception as error:
-        if files.disk_is_full(error):
+        if full := files.full_disk(error):
             cure = "free some, then run the same command again: what is finished is kept"
-            where = getattr(error, "filename", None) or arguments.get("results")
+            where = Path(getattr(full, "filename", None) or arguments.get("results") or ".").absolute()
+            if where.is_relative_to(Path.cwd()):
+                where = where.relative_to(Path.cwd())
             sys.exit(f"error: no space left on the file system of {where}; {cure}")
         if not isinstance(error, ConfigError | PermanentError | ValueError | OSError | MemoryError):
             raise
@@ -67,17 +69,19 @@ class _Commands:
         command = self.groups[""].add_parser(name, help=text, description=text)
         self.groups[name] = command.add_subparsers(metavar="COMMAND", required=True)
 
-    def page(self, words: str, text: str) -> argparse.ArgumentParser:
-        """Add a subcommand without options, with its page of help."""
-        *group, name = words.split()
-        return self.groups["".join(group)].add_parser(
-            name, help=text, description=text, formatter_class=Formatter, epilog=example(words)
-        )
-
     def add(self, name: str, module: str, function: str, text: str, *options: tuple[str, dict[str, Any]]) -> None:
         """Add a stage, a function of a module, whose parameters are the options and `results`."""
-        command = self.page(name, text)
-        for option, settings in (*options, RESULTS):
+        self.tell(name, module, function, text, *options, RESULTS)
+
+    def tell(
+        self, words: str, module: str, function: str, text: str, *options: tuple[str, dict[str, Any]]
+    ) -> None:
+        """Add a command whose parameters are the options alone: most of these look and print."""
+        *group, name = words.split()
+        command = self.groups["".join(group)].add_parser(
+            name, help=text, description=text, formatter_class=Formatter, epilog=example(words)
+        )
+        for option, settings in options:
             command.add_argument(option, **settings)
         command.set_defaults(call=_stage(module, function))
 
@@ -129,7 +133,7 @@ def _evaluation(commands: _Commands) -> None:
     add("grade", "stages.grade", "grade_samples", "grade responses",
         _in("--samples", "responses"), _in("--problems", "problems"), GRADER, KEY,
         _out("--output", "grades (parquet)"))  # fmt: skip
-    add("score", "stages.grade", "score", "score a policy from its grades",
+    add("score", "stages.score", "score", "score a policy from its grades",
         EXPERIMENT, _name("--policy", "policy"), _list("--grades", "BENCHMARK=FILE", "grades of each benchmark"),
         _list("--overlaps", "FILE", "test problems in the policy's training sets (parquet)"),
         _out("--output", "scores (parquet)"))  # fmt: skip
@@ -142,7 +146,7 @@ def _evaluation(commands: _Commands) -> None:
 def _analyses(commands: _Commands) -> None:
     """Analyses of runs, and of nothing but formulas."""
     add = commands.add
-    add("collect-curves", "stages.analyze", "collect_curves", "put a run's identity on its metrics",
+    add("collect-curves", "stages.collect_curves", "collect_curves", "put a run's identity on its metrics",
         _in("--config", "run.yaml"), _in("--metrics", "metrics of the run"),
         _in("--source", "manifest of the run"), _in("--train-set", "problems it was trained on"),
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
@@ -153,7 +157,7 @@ def _analyses(commands: _Commands) -> None:
         EXPERIMENT, _name("--study", "study"), _name("--item", "figure or table"),
         _list("--frames", "FILE", "analysis files of its runs"),
         _out("--output", "the study (parquet)"))  # fmt: skip
-    add("published", "stages.studies", "published", "fit, forecast and test the curves that the paper shows",
+    add("published", "stages.published", "published", "fit, forecast and test the curves that the paper shows",
         EXPERIMENT, _list("--outputs", "FILE", "published_*.parquet, told by their names"))  # fmt: skip
     add("token-covariances", "stages.token_covariances", "token_covariances",
         "compute a run's covariances from its token records",
@@ -184,24 +188,24 @@ def _results(commands: _Commands) -> None:
         _list("--outputs", "FILE", "csv, md and json"))  # fmt: skip
     add("report", "stages.report", "report", "put claims, figures, tables and runs into one page",
         EXPERIMENT, TRACKING,
-        ("--compare-with", {"type": Path, "default": None, "metavar": "FILE",
-                            "help": "file of another experiment with the same results folder, shown beside it"}),
+        ("--compare-with", {"type": _experiment, "default": None, "metavar": "EXPERIMENT",
+                            "help": "another experiment with the same results folder, shown beside it"}),
         _out("--output", "<results>/<name>/report/index.html, beside its inputs"))  # fmt: skip
 
 
 def _forecasts(commands: _Commands) -> None:
     """What would run, and what that needs."""
-    add = commands.add
-    add("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
-        EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
-                                   "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
-    add("plan", "stages.plan", "print_plan", "what an experiment would run, and what that is expected to cost",
-        EXPERIMENT, ("--gpus", {"type": int, "default": None, "metavar": "N",
-                                "help": "GPUs, or cores, of the wall time; by default those of the largest run"}),
-        ("--gpu", {"choices": ("a100", "h100"), "default": "h100", "help": "kind of GPU"}),
-        ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
-                         "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
-        ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
+    tell = commands.tell
+    tell("memory", "stages.memory", "print_memory", "how much memory each run needs on a rank, with the sums",
+         EXPERIMENT, ("--gpu-gib", {"type": float, "default": None, "metavar": "GIB",
+                                    "help": "memory of a GPU; by default compute.gpu_gib"}))  # fmt: skip
+    tell("plan", "stages.plan", "print_plan", "what an experiment would run, and what that is expected to cost",
+         EXPERIMENT, ("--gpus", {"type": int, "default": None, "metavar": "N",
+                                 "help": "GPUs, or cores, of the wall time; by default those of the largest run"}),
+         ("--gpu", {"choices": ("a100", "h100"), "default": "h100", "help": "kind of GPU"}),
+         ("--calibrate", {"type": Path, "default": None, "metavar": "FOLDER",
+                          "help": "folder of a measured run, results/<experiment>/runs/<run>"}),
+         ("--markdown", {"action": "store_true", "help": "print the table of docs/reproducing.md"}))  # fmt: skip
 
 
 def _records(commands: _Commands) -> None:
@@ -231,22 +235,20 @@ def _records(commands: _Commands) -> None:
 
 def _helpers(commands: _Commands) -> None:
     """Commands that are no stages: checks, documentation, editors and shells."""
-    check = commands.page("preflight", "look for what would make the workflow hang or fail on a Slurm cluster")
-    check.add_argument("--experiment", type=Path, metavar="FILE", help="by default that of config/config.yaml")
-    check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="as of `snakemake --config`")
-    check.add_argument("--profile", action="append", metavar="PROFILE",
-                       help="as of `snakemake --profile`; by default slurm")  # fmt: skip
-    check.set_defaults(call=_stage("stages.preflight", "preflight"))
-    prompts = commands.page(
-        "render-prompts", "print an example of every prompt style and data set, for docs/data.md"
-    )
-    prompts.set_defaults(call=_stage("stages.render_prompts", "print_prompts"))
-    schema = commands.page("schema", "print the JSON schema of a configuration file, for editors")
-    schema.add_argument("kind", nargs="?", default="experiment", choices=("experiment", "site"), help="which file")
-    schema.set_defaults(call=_stage("schema", "print_schema"))
-    completion = commands.page("completion", "print what makes a shell complete stages and options")
-    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
-    completion.set_defaults(call=_stage("cli", "print_completion"))
+    tell = commands.tell
+    tell("preflight", "stages.preflight", "preflight",
+         "look for what would make the workflow hang or fail on a Slurm cluster",
+         ("--experiment", EXPERIMENT[1] | {"required": False, "help": "by default that of config/config.yaml"}),
+         ("--config", {"nargs": "+", "default": [], "metavar": "KEY=VALUE", "help": "as of `snakemake --config`"}),
+         ("--profile", {"action": "append", "metavar": "PROFILE",
+                        "help": "as of `snakemake --profile`; by default slurm"}))  # fmt: skip
+    tell("render-prompts", "stages.render_prompts", "print_prompts",
+         "print an example of every prompt style and data set, for docs/data.md")  # fmt: skip
+    tell("schema", "schema", "print_schema", "print the JSON schema of a configuration file, for editors",
+         ("kind", {"nargs": "?", "default": "experiment", "choices": ("experiment", "site"),
+                   "help": "which file"}))  # fmt: skip
+    tell("completion", "cli", "print_completion", "print what makes a shell complete stages and options",
+         ("shell", {"choices": ("bash", "zsh", "tcsh"), "help": "which shell"}))  # fmt: skip
 
 
 def print_completion(shell: str) -> None:
@@ -279,7 +281,27 @@ def _address(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-EXPERIMENT = _in("--experiment", "experiment file, e.g. config/experiments/tiny.yaml")
+def _experiment(text: str) -> Path:
+    """The file of an experiment, which is named as for Snakemake."""
+    if Path(text).is_file() or text.endswith((".yaml", ".yml")):  # reading the file says what is wrong with it
+        return Path(text)
+    from entropy_mechanism.config import experiment_path
+
+    try:
+        return experiment_path(text, key="--experiment")
+    except ConfigError as error:  # argparse names the option itself
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--experiment: ")) from None
+
+
+EXPERIMENT: tuple[str, dict] = (
+    "--experiment",
+    {
+        "type": _experiment,
+        "required": True,
+        "metavar": "EXPERIMENT",
+        "help": "input: a name from config/experiments, such as tiny, or an experiment file",
+    },
+)
 RESULTS = (
     "--results",
     {

@@ -59,16 +59,22 @@ def append_line(handle: BinaryIO, line: bytes) -> None:
         raise OSError(error.errno, error.strerror, handle.name) from error
 
 
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a full disk or a quota used up, whichever library says so."""
+def full_disk(error: BaseException) -> BaseException | None:
+    """The error, or the one behind it, that is a full disk or a quota used up, whichever library says so."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _FULL:
-            return True
+            return cause
         if any(os.strerror(number) in str(cause) for number in _FULL):
-            return True
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return False
+    return None
+
+
+def nearest(path: Path | str) -> Path:
+    """What stands at a path, or else the nearest folder above it that is there."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -91,6 +97,16 @@ def write_parquet(path: Path | str, frame: Any) -> None:
     """Write a pandas frame without its index. Equal frames give equal bytes under one pyarrow version."""
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def read_frames(paths: Iterable[Path | str]) -> dict[str, Any]:
+    """A pandas frame of each kind of parquet files, told by their stems: files of a kind one below the other."""
+    import pandas as pd  # not where jobs are planned
+
+    kinds: dict[str, list[pd.DataFrame]] = {}
+    for path in paths:
+        kinds.setdefault(Path(path).stem, []).append(pd.read_parquet(path))
+    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
 
 
 def named_paths(pairs: Iterable[str]) -> dict[str, Path]:

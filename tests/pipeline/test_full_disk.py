@@ -30,7 +30,10 @@ def test_a_disk_that_becomes_full_under_the_records_costs_another_attempt_and_no
         assert trainers.wait() == 1
         last = trainers.text().splitlines()[-1]
         (path,) = (results / "records/train").glob("*.json")
-        assert last.startswith(f"error: no space left on the file system of {path}; free some, then run the same ")
+        place = path.relative_to(trainers.root)
+        assert last.startswith(
+            f"error: no space left on the file system of {place}; free some, then run the same "
+        )
         assert trainers.rows("results") == STEPS + 1  # the training itself was not disturbed
         assert not (trainers.store("results") / "failed.json").exists()
         assert json.loads(path.read_text())["status"] == "RUNNING"

@@ -18,8 +18,10 @@ AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def write(workspace, change=lambda settings: None):
-    """The smoke experiment as `my.yaml`, with whatever mistake is put into it."""
+    """The smoke experiment with one benchmark as `my.yaml`, with whatever mistake is put into it."""
     settings = yaml.safe_load((workspace.root / "config/experiments/smoke.yaml").read_text())
+    for name in ("medium", "hard"):
+        del settings["data"][name], settings["evaluation"]["benchmarks"][name]
     change(settings)
     (workspace.root / "my.yaml").write_text(yaml.safe_dump(settings))
 
@@ -82,6 +84,26 @@ def test_a_wrong_path_of_a_model(own):
     )
     assert not own.results.joinpath("my").exists()
     own.snakemake("data", "--config", "experiment=my.yaml")  # what does not need the model is not refused
+
+
+def test_a_wrong_path_of_a_data_set(own):
+    write(own, lambda settings: settings["data"].update(mine={"kind": "file", "path": "nope.jsonl"}))
+    assert refused_before_any_job(own, RUN) == (
+        f"error: my.yaml: data.mine.path: there is no nope.jsonl (from {own.root}); correct the path"
+    )
+    (own.root / "nope.jsonl").write_text('{"problem": "1+2", "answer": 3}\n')
+    assert own.planned(RUN, "--config", "experiment=my.yaml")["train"] == 1
+
+
+def test_a_file_or_a_rule_that_there_is_not(own):
+    done = own.snakemake("-n", RUN, "results/tiny/figures/fig1.pdf", "-R", "fit_laww", check=False)
+    assert done.returncode == 1
+    other, wrong, rule = the_line(done.stdout).removeprefix("error: ").split(" | ")
+    assert other == f"{RUN} is of experiment my: snakemake {RUN} --config experiment=my.yaml"
+    assert "did you mean" in wrong
+    assert "results/tiny/figures/fig01.pdf" in wrong
+    assert rule.startswith("fit_laww is no rule; allowed: all, analysis, ")
+    assert rule.endswith("(did you mean 'fit_law'?)")
 
 
 def test_a_gpu_experiment_where_there_is_no_gpu(own, monkeypatch):
@@ -158,9 +180,7 @@ def test_no_space_on_the_disk(own, disk, target):
     # MLflow logs a traceback of its own when its database is on the full disk, beside the line that is looked for.
     elsewhere = f"tracking_uri=sqlite:///{workspace.root}/tracking.db"
     if target == RUN:
-        status, output = attempt(workspace, "models", elsewhere)
-        assert status == 0, output
-        assert attempt(workspace, "data", elsewhere)[0] == 0
+        workspace.snakemake("models", "data", "--config", "experiment=my.yaml", elsewhere)
     disk.fill(leave=96 * 1024 if target == RUN else 32 * 1024)
     status, output = attempt(workspace, target, elsewhere)
     assert status == 1

@@ -82,6 +82,23 @@ def test_help_shows_defaults_where_there_are_any(capsys):
     assert "--deadline-seconds SECONDS" in text
 
 
+def test_an_experiment_is_named_as_for_snakemake(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    by_name, by_file = (
+        run(capsys, "plan", "--experiment", name) for name in ("smoke", "config/experiments/smoke.yaml")
+    )
+    assert by_name == by_file
+    assert by_name[0] == 0
+    status, _, text = run(capsys, "plan", "--experiment", "smok")
+    assert status == 2
+    assert text.splitlines()[-1].endswith(
+        "error: argument --experiment: 'smok' is not in config/experiments nor the path of a .yaml file; "
+        "allowed: paper, smoke, tiny, tiny-full (did you mean 'smoke'?)"
+    )
+    status, _, text = run(capsys, "memory", "--experiment", "absent.yaml")
+    assert (status, text) == (1, "error: absent.yaml: no such file\n")
+
+
 def test_help_says_what_exit_statuses_mean(capsys):
     _, text, _ = run(capsys, "--help")
     documented = (ROOT / "docs/architecture.md").read_text()
@@ -130,7 +147,19 @@ def test_a_full_disk_is_one_line_whichever_library_met_it(capsys, monkeypatch):
     def fail_on_a_file(**arguments):
         raise OSError(28, "No space left on device", "there/file")
 
-    for failure, where in ((fail, "here"), (fail_in_words, "here"), (fail_on_a_file, "there/file")):
+    def fail_tidying_up(**arguments):
+        try:
+            fail_on_a_file()
+        except OSError:
+            raise FileNotFoundError(2, "No such file or directory", "elsewhere/marker")  # noqa: B904
+
+    cases = (
+        (fail, "here"),
+        (fail_in_words, "here"),
+        (fail_on_a_file, "there/file"),
+        (fail_tidying_up, "there/file"),
+    )
+    for failure, where in cases:
         monkeypatch.setattr(cli, "_stage", lambda module, function, failure=failure: failure)
         status, _, text = run(capsys, "audit", "--results", "here")
         assert (status, text.count("\n")) == (1, 1)

@@ -14,6 +14,7 @@ from entropy_mechanism.tracking.records import (
     latest_records,
     now,
     read_record,
+    require_records,
     stage,
 )
 from entropy_mechanism.tracking.sync import EXPERIMENT, SyncResult, default_tracking_uri, run_ids, sync
@@ -34,6 +35,7 @@ __all__ = [
     "latest_records",
     "now",
     "read_record",
+    "require_records",
     "run_ids",
     "stage",
     "sync",

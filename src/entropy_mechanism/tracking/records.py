@@ -161,6 +161,12 @@ def record_paths(results: Path | str) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
 
 
+def require_records(results: Path) -> None:
+    """Raises FileNotFoundError for a results folder without records."""
+    if not (results / "records").is_dir():
+        raise FileNotFoundError(f"--results: {results} has no folder 'records', so nothing was recorded there")
+
+
 def latest_records(results: Path | str, stage: str | None = None) -> list[Record]:
     """The last execution of each (stage, key), ordered by stage and key; of one stage when it is named."""
     latest: dict[tuple[str, str], Record] = {}
@@ -286,33 +292,8 @@ def stage(
     75: stopped in time and to be resubmitted). Raises FileNotFoundError when an input or, at the end, a
     declared output is missing, ValueError for a stage name that cannot be a folder name.
     """
-    if not NAME.fullmatch(name):
-        raise ValueError(f"stage name {name!r}: letters, digits, '.', '_' and '-' only")
-    results, outputs = Path(os.path.abspath(results)), list(outputs)
-    record_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
-    record = Record(
-        record_id=record_id,
-        stage=name,
-        key=key,
-        status=RUNNING,
-        started=now(),
-        ended=None,
-        seconds=None,
-        error=None,
-        traceback=None,
-        invocation=os.environ.get(INVOCATION_VARIABLE) or None,
-        params=plain(params or {}),
-        inputs=(),
-        declared=tuple(place(path, results) for path in outputs),
-        outputs=(),
-        artifacts=(),
-        series=(place(metrics_file, results),) if metrics_file is not None else (),
-        environment=environment(),
-        git=git_state(),
-        command=tuple(sys.argv),
-        process=process_identity(),
-    )
-    handle = StageRecord(results / "records" / name / f"{record_id}.json", record, results, outputs)
+    results = Path(os.path.abspath(results))
+    handle = _begun(name, key, results, params or {}, list(outputs), metrics_file)
     clock, leaving = time.monotonic(), None
     with _terminable() as shield:
         try:
@@ -337,6 +318,43 @@ def stage(
         handle._update(ended=now(), seconds=round(time.monotonic() - clock, 3), status=FINISHED)
     if leaving is not None:
         raise leaving
+
+
+def _begun(
+    name: str,
+    key: str,
+    results: Path,
+    params: Mapping[str, Any],
+    outputs: list[Path | str],
+    metrics_file: Path | str | None,
+) -> StageRecord:
+    """The record of an execution that begins now; nothing is written yet. ValueError for a name like a path."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"stage name {name!r}: letters, digits, '.', '_' and '-' only")
+    record_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+    record = Record(
+        record_id=record_id,
+        stage=name,
+        key=key,
+        status=RUNNING,
+        started=now(),
+        ended=None,
+        seconds=None,
+        error=None,
+        traceback=None,
+        invocation=os.environ.get(INVOCATION_VARIABLE) or None,
+        params=plain(params),
+        inputs=(),
+        declared=tuple(place(path, results) for path in outputs),
+        outputs=(),
+        artifacts=(),
+        series=(place(metrics_file, results),) if metrics_file is not None else (),
+        environment=environment(),
+        git=git_state(),
+        command=tuple(sys.argv),
+        process=process_identity(),
+    )
+    return StageRecord(results / "records" / name / f"{record_id}.json", record, results, outputs)
 
 
 def _outcome(error: BaseException) -> dict[str, Any]:

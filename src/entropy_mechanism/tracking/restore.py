@@ -238,13 +238,7 @@ class _Outputs:
 
         def look(item: tuple[Record, File]) -> tuple[dict[str, str], list[str], bool]:
             """Files that are not there, files that are others, and whether all of the first can be had."""
-            missing, others = {}, []
-            for path, digest in members(item[1]).items():
-                place = results / path
-                if not place.exists():
-                    missing[path] = digest
-                elif not place.is_file() or sha256(place) != digest:
-                    others.append(path)
+            missing, others = _compared(item[1], results)
             return missing, others, all(any(self._sources(*item, path, store, runs)) for path in missing)
 
         def fetch(sources: list[tuple[Record, File, str]]) -> tuple[int, str | None]:
@@ -313,6 +307,18 @@ class _Outputs:
             makers = {maker.record_id: maker for maker, _ in inputs}.values()
             self._moments[record.record_id] = max([ended, *map(self._moment, makers)])
         return self._moments[record.record_id]
+
+
+def _compared(file: File, results: Path) -> tuple[dict[str, str], list[str]]:
+    """Of a recorded file or folder what is not there, with its digests, and what is there and is another."""
+    missing, others = {}, []
+    for path, digest in members(file).items():
+        place = results / path
+        if not place.exists():
+            missing[path] = digest
+        elif not place.is_file() or sha256(place) != digest:
+            others.append(path)
+    return missing, others
 
 
 def _check_paths(record: Record) -> None:
