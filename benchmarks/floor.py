@@ -1,9 +1,10 @@
 """The arithmetic floor of a training step: the operations it needs, and how fast the machine multiplies matrices.
 
-Counted are matrix products and attention of what a GRPO step cannot do without: every prompt read once, every
-sampled token computed once, log-probabilities of all sequences before the updates, and forward and backward passes
-of the updates. The output head counts where a token is predicted and scored. All else (norms, softmax, optimiser,
-Python) takes no operations here, and padding none.
+Counted are matrix products and attention of what a GRPO step cannot do without: in sampling, in the
+log-probabilities before the updates, and in forward and backward passes of the updates every prompt is read once
+for all its responses, and every token of a response but its last, which predicts nothing, once. The output head
+counts where a token is predicted and scored. All else (norms, softmax, optimiser, Python) takes no operations
+here, and padding none.
 """
 
 import time
@@ -46,14 +47,11 @@ def forward_flops(shape: Shape, first: float, last: float) -> float:
 
 def step_flops(shape: Shape, step: Step) -> dict[str, float]:
     """Operations of a step by phase."""
-    length, head = step.prompt_tokens + step.response_tokens, 2 * shape.head_parameters
-    scored = forward_flops(shape, 0, length) + step.response_tokens * head
-    written = forward_flops(shape, step.prompt_tokens, length) + step.response_tokens * head
-    return {
-        "sample": step.prompts * forward_flops(shape, 0, step.prompt_tokens) + step.responses * written,
-        "logprob": step.responses * scored,
-        "update": 3 * step.responses * scored,
-    }
+    head, first = 2 * shape.head_parameters, step.prompt_tokens
+    read = max(0, step.response_tokens - 1)
+    response = forward_flops(shape, first, first + read) + step.response_tokens * head
+    once = step.prompts * forward_flops(shape, 0, step.prompt_tokens) + step.responses * response
+    return {"sample": once, "logprob": once, "update": 3 * once}
 
 
 def matrix_rate(width: int, device: str = "cpu", dtype: str = "float32", seconds: float = 1.0) -> float:

@@ -127,7 +127,7 @@ def published():
     from entropy_mechanism.figures import ceiling_test as table_of_ceiling
     from entropy_mechanism.figures import forecasts as table_of_forecasts
     from entropy_mechanism.figures import forms as table_of_forms
-    from entropy_mechanism.stages.studies import analyse_published
+    from entropy_mechanism.stages.published import analyse_published
 
     frames = analyse_published(Analysis())
     law = frames["published_law"]

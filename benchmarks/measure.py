@@ -22,6 +22,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks/results"
 PACKAGES = ("torch", "transformers", "trl", "liger-kernel", "numpy", "scipy", "snakemake", "mlflow")
+SHARED = "ENTROPY_MECHANISM_BENCHMARKS"
+"""Variable of the environment: a folder for what several topics need, in `make bench`."""
 Row = dict[str, str | float | int | bool | None]
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         from trainer import make_tiny
 
-        model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else None)
+        model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
         found = side_by_side(asked)
         rates = {

@@ -91,7 +91,7 @@ def main() -> None:
     options, began = measure.options(__doc__), time.time()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else 200)
+        model = make_tiny(Path(folder), options.quick)
         found = compare(model, prompts=8)
     row = {
         "weights": "after four updates on the same 64 responses",

@@ -79,7 +79,7 @@ def main() -> None:
         from rl_step import work
         from trainer import make_tiny
 
-        model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else 200)
+        model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
         children = {}
         for name, settings in OBJECTIVES.items():

@@ -7,11 +7,14 @@ Run it on a machine with nothing else to do. Whatever fails is named at the end;
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import measure
 
 TOPICS = ("same_work", "rl_step", "tried", "scaling", "logprobs", "selection", "workflow", "analysis", "gpu")
 FOLDER = Path(__file__).parent
@@ -25,8 +28,10 @@ def main() -> None:
     chosen = parser.parse_args()
     if unknown := set(chosen.topics) - set(TOPICS):
         parser.error(f"found {', '.join(sorted(unknown))}; allowed: {', '.join(TOPICS)}")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every start of a job compiles the project again
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as shared:
+        os.environ[measure.SHARED] = shared
         quick = ["--quick", "--results", folder] if chosen.quick else []
         for topic in chosen.topics or TOPICS:
             began = time.monotonic()

@@ -9,6 +9,7 @@ log-probabilities before the updates and the exact entropy, grade every response
 
 import contextlib
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -32,18 +33,23 @@ RUN = "width64--train--grpo--s1"
 # --- what is trained ----------------------------------------------------------------------------------------
 
 
-def make_tiny(folder: Path, warmup_steps: int | None = None) -> Path:
-    """The base model and the problems of RUN of the tiny experiment, as its stages make them."""
+def make_tiny(folder: Path, quick: bool) -> Path:
+    """The base model and the problems of RUN of the tiny experiment, as its stages make them; their folder.
+
+    `make bench` makes them once for all topics, in the folder that it names in the environment.
+    """
     from entropy_mechanism.data import arithmetic
     from entropy_mechanism.data.problems import to_frame
     from entropy_mechanism.models.load import save_policy
     from entropy_mechanism.models.tiny import build_tokenizer, warm_up
 
+    folder = Path(os.environ.get(measure.SHARED, folder)) / "tiny"
+    if folder.is_dir():
+        return folder
     experiment = load_experiment(EXPERIMENT)
     model = experiment.models["width64"]
-    if warmup_steps is not None:
-        warmup = model.warmup.model_copy(update={"steps": warmup_steps})
-        model = model.model_copy(update={"warmup": warmup})
+    if quick:
+        model = model.model_copy(update={"warmup": model.warmup.model_copy(update={"steps": 5})})
     tokenizer = build_tokenizer(model.warmup.task)
     torch.set_num_threads(1)
     save_policy(warm_up(model, tokenizer).model, tokenizer, folder)
@@ -161,7 +167,8 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     run, task = run_config(work), Task(work)
     if run.compute.device == "cpu":
         torch.use_deterministic_algorithms(True)
-    moments, rows = [time.perf_counter()], []
+    moments: list[float] = []
+    rows = []
     with tempfile.TemporaryDirectory() as folder, join(run.compute) as ranks:
         log = MetricsLog(Path(folder) / "metrics.jsonl", run)
 
@@ -186,6 +193,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
         )
         before = _memory(run.compute.device)
         log.start(0)
+        moments.append(time.perf_counter())
         trainer.train()
         log.close()
     task.close()
@@ -196,6 +204,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     mean = {name: statistics.fmean(row[f"time/{name}"] for row in rows) for name in phases}
     return {
         "seconds": seconds,
+        "validation": [row["time/validate"] for row in rows],
         "phases": mean | {"rest": statistics.fmean(seconds) - sum(mean.values())},
         "response_tokens": statistics.fmean(row["length/mean"] for row in rows),
         "prompt_tokens": _mean_prompt(task.questions),
@@ -216,10 +225,11 @@ def trl(work: dict[str, Any]) -> dict[str, Any]:
 
     run, task = run_config(work), Task(work)
     phases: dict[str, list[float]] = defaultdict(list)
-    moments = [time.perf_counter()]
+    moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = trl_trainer(run, task, load_policy(work["model"]), task.questions, folder, phases, moments)
         before = _memory(run.compute.device)
+        moments.append(time.perf_counter())
         trainer.train()
     task.close()
     timed = slice(work["warm"], None)
@@ -228,6 +238,7 @@ def trl(work: dict[str, Any]) -> dict[str, Any]:
     history = [entry for entry in trainer.state.log_history if "reward" in entry][timed]
     return {
         "seconds": seconds,
+        "validation": [0.0] * len(seconds),
         "phases": mean | {"update": statistics.fmean(seconds) - sum(mean.values())},
         "response_tokens": statistics.fmean(entry["completions/mean_length"] for entry in history),
         "prompt_tokens": _mean_prompt(task.questions),

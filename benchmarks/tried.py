@@ -4,7 +4,9 @@
 
 The step of rl_step.py on one thread, as it is and with one thing changed at a time. `start-up` is what the first
 steps take longer than later ones. `matrix products` is the step as it is under torch's profiler: the time inside
-matrix products and attention alone, which no rearrangement of the rest can save.
+matrix products and attention alone, which no rearrangement of the rest can save. The last table says from which
+share of saved tokens on it pays to read prompts once (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass
+of random models over 2 prompts x 4 responses.
 """
 
 import statistics
@@ -19,12 +21,15 @@ from measure import Row
 
 WAYS = {
     "as it is": "",
-    "torch.compile": "the passes over whole sequences compiled for any length; needs a C++ compiler",
+    "whole rows": "each response read with its prompt, instead of each prompt once",
+    "torch.compile": "log-probabilities and updates compiled for any length; needs a C++ compiler",
     "packed": "sequences one behind the other in a single row, without padding",
     "bfloat16": "matrix products in bfloat16 by autocast",
     "no filling": "torch's deterministic mode without filling new memory",
 }
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::_scaled_dot_product")
+SHAPES = (("1 M", 256, 0.1), ("1 M", 256, 0.2), ("1 M", 256, 0.4), ("10 M", 128, 0.1), ("10 M", 128, 0.2))
+"""Model of scaling.py, tokens of prompt and response together, and the prompt's share of them."""
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product")
 
 
 def main() -> None:
@@ -34,11 +39,14 @@ def main() -> None:
         from rl_step import floor_seconds, work
         from trainer import make_tiny
 
-        model = make_tiny(Path(folder) / "model", warmup_steps=5 if options.quick else None)
+        model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
+        asked["training"]["steps"] = 3 if options.quick else 13
         ways = [way for way in WAYS if not (options.quick and way == "torch.compile")]
         found = {way: measure.run("tried.py", asked | {"way": way}) for way in ways}
         inside = measure.run("tried.py", asked | {"way": "profile"})
+        shapes = SHAPES[:1] if options.quick else SHAPES
+        pays = measure.run("tried.py", {"way": "prompts once", "shapes": shapes, "folder": folder})["rows"]
         rate = measure.run("trainer.py", {"what": "rate", "width": 64, "seconds": 2})["flops"]
         floor = floor_seconds(model, asked, found["as it is"], rate)
     usual = statistics.median(found["as it is"]["seconds"])
@@ -56,7 +64,11 @@ def main() -> None:
         },
         {"part": "all of the step", "s": usual, "times the floor": usual / floor},
     ]
-    tables = {"One thing changed at a time": rows, "Matrix products alone": products}
+    tables: dict[str, list[Row]] = {
+        "One thing changed at a time": rows,
+        "Matrix products alone": products,
+        "Prompts read once": pays,
+    }
     measure.write("tried", options.results, began, tables)
 
 
@@ -69,7 +81,9 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
 
     states = logprobs.response_states
     way = asked.pop("way")
-    if way == "bfloat16":
+    if way == "whole rows":
+        logprobs.LEAST_SAVED = 2
+    elif way == "bfloat16":
         asked["training"] |= {"dtype": "bfloat16"}
     elif way == "packed":
         logprobs.response_states = lambda model, sequences, packing: states(model, sequences, True)
@@ -79,14 +93,15 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
         logprobs.response_states = compiled(states)
     elif way == "profile":
         return {"products": seconds_in_products(asked)}
-    began = time.perf_counter()
-    found = trainer.ours(asked | {"warm": 0})
-    seconds, warm = found["seconds"], asked["warm"]
-    return found | {"seconds": seconds[warm:], "warm": sum(seconds[:warm]), "whole": time.perf_counter() - began}
+    elif way == "prompts once":
+        return {"rows": [prompts_once(Path(asked["folder"]), *shape) for shape in asked["shapes"]]}
+    found, warm = trainer.ours(asked | {"warm": 0}), asked["warm"]
+    seconds = [whole - part for whole, part in zip(found["seconds"], found["validation"], strict=True)]
+    return found | {"seconds": seconds[warm:], "warm": sum(seconds[:warm])}
 
 
 def compiled(states: Callable[..., Any]) -> Callable[..., Any]:
-    """`response_states` with the model's blocks compiled; sampling, which has a cache, stays as it is."""
+    """`response_states` with the model's blocks compiled; sampling stays as it is."""
     import torch
 
     passes: dict[int, Any] = {}
@@ -104,15 +119,57 @@ def compiled(states: Callable[..., Any]) -> Callable[..., Any]:
     return compiled_states
 
 
+def prompts_once(folder: Path, name: str, context: int, share: float) -> Row:
+    """Seconds of reading prompts once and of reading whole rows, the fastest of three each."""
+    import torch
+    from scaling import SAMPLES, SIZES, VOCABULARY
+    from trainer import make_random
+
+    from entropy_mechanism.models.load import load_policy
+    from entropy_mechanism.rl import logprobs
+    from entropy_mechanism.rl.batch import Sequences
+
+    model = load_policy(make_random(folder / name.replace(" ", ""), *SIZES[name], VOCABULARY))
+    prompt = round(context * share)
+    rows = torch.randint(VOCABULARY, (2 * SAMPLES, context), generator=torch.Generator().manual_seed(0)).tolist()
+    prompts = [rows[row // SAMPLES][:prompt] for row in range(len(rows))]
+    sequences = Sequences(prompts, [row[prompt:] for row in rows])
+    taken: dict[float, list[float]] = {0.0: [], 2.0: []}
+    for _ in range(3):
+        for least, seconds in taken.items():
+            logprobs.LEAST_SAVED = least
+            began = time.perf_counter()
+            logprobs.token_statistics(model, sequences).logprob_N.sum().backward()
+            seconds.append(time.perf_counter() - began)
+            model.zero_grad()
+    once, whole = (min(seconds) for seconds in taken.values())
+    sizes = {"parameters": name, "context": context, "saved": f"{logprobs.share_saved(sequences):.1%}"}
+    return sizes | {"once, s": once, "whole rows, s": whole, "once / whole rows": once / whole}
+
+
 def seconds_in_products(asked: dict[str, Any]) -> float:
-    """Seconds a step inside matrix products and attention, forward and backward."""
+    """Seconds a timed step inside matrix products and attention, forward and backward."""
     import trainer
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        trainer.ours(asked | {"warm": 0})
+    from entropy_mechanism.stages.training import MetricsLog
+
+    seen, log_row, rows = profile(activities=[ProfilerActivity.CPU]), MetricsLog.row, 0
+    warm, steps = asked["warm"], asked["training"]["steps"]
+
+    def row(log: MetricsLog, values: dict[str, float | None]) -> None:
+        nonlocal rows
+        log_row(log, values)
+        rows += 1
+        if rows == warm:
+            seen.start()
+        elif rows == steps:
+            seen.stop()
+
+    MetricsLog.row = row
+    trainer.ours(asked)
     spent = sum(event.self_cpu_time_total for event in seen.key_averages() if event.key.startswith(PRODUCTS))
-    return spent / 1e6 / asked["training"]["steps"]
+    return spent / 1e6 / (steps - warm)
 
 
 if __name__ == "__main__":

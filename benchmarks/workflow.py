@@ -19,7 +19,7 @@ from measure import Goal, Row
 BIN = Path(sys.executable).parent
 PYTHON = BIN / "python"
 SEEDS = 1667
-LIMIT = 60.0
+LIMIT = 31.0
 """Seconds after which finding the jobs of an experiment is stopped; the table then shows this number."""
 
 

@@ -45,6 +45,24 @@ def test_reading_a_sequence_in_two_parts_takes_the_operations_of_reading_it_at_o
     assert parts == pytest.approx(floor.forward_flops(shape, 0, 20))
 
 
+def test_the_floor_is_what_reading_prompts_once_takes_but_for_masked_attention(monkeypatch):
+    from random_policies import random_policy
+
+    from entropy_mechanism.rl import logprobs
+    from entropy_mechanism.rl.batch import Sequences
+    from entropy_mechanism.shapes import Shape
+
+    monkeypatch.setattr(logprobs, "LEAST_SAVED", 0)
+    shape, model = Shape(2, 32, 2, 1, 64, 40), random_policy()
+    model.set_attn_implementation("eager")
+    sequences = Sequences([[prompt] * 7 for prompt in (3, 4) for _ in range(4)], [[5] * 13] * 8)
+    done = counted(lambda: logprobs.token_statistics(model, sequences))
+    masked = shape.layers * 2 * shape.query_width * (2 * 7**2 + 8 * 12**2)
+    once = done - masked
+    phases = floor.step_flops(shape, floor.Step(2, 4, 7, 13))
+    assert phases == pytest.approx({"sample": once, "logprob": once, "update": 3 * once})
+
+
 def test_a_goal_is_met_on_its_own_side_of_the_limit():
     assert measure.Goal("", 4.0, 4, "x", at_least=True).met
     assert not measure.Goal("", 3.9, 4, "x", at_least=True).met
