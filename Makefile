@@ -24,13 +24,15 @@ ARGS ?=
 run: $(READY)
 	$(VENV)/bin/snakemake --profile $(PROFILE) $(ARGS)
 
-# Two files at a time: a test is one thread, and the machine may have two cores.
+# Two files at a time: a test is one thread, and the machine may have two cores. In the order of their names, by which
+# those of the workflow come first, whose single tests take longest.
 test: $(READY)
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The tests of the vLLM engine, with vLLM's CPU build in an environment of its own.
+# The tests of the vLLM engine, with vLLM's CPU build in an environment of its own. An engine is one thread, too.
 test-vllm: $(VLLM_READY)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm_cpu $(ARGS)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -m vllm tests/vllm_cpu --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 # The workflow on a real Slurm, two nodes on this machine. Needs Debian's slurm-wlm, slurm-client and munge.
 test-slurm: $(SLURM_READY)

@@ -36,6 +36,11 @@ class Workspace:
     def results(self) -> Path:
         return self.root / "results"
 
+    def copy(self, root: Path) -> "Workspace":
+        """A copy with results, times and links as they are; MLflow's files of artifacts stay where they were."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Workspace(root)
+
     def command(self, *arguments: str) -> list[str]:
         profile = str(self.root / "workflow/profiles/local")
         return [sys.executable, "-m", "snakemake", "--profile", profile, *arguments]

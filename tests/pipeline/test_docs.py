@@ -94,7 +94,7 @@ INSTEAD = {
         "make test-slurm": Instead(
             "make --dry-run test-slurm",
             "needs Slurm",
-            ".ci/run: make test-slurm",
+            '.ci/run: make test-slurm ARGS="--jobs 60"',
         ),
         **{
             f"make versions{option}": Instead(f"make --dry-run versions{option}", "asks an index of packages")
@@ -118,6 +118,12 @@ INSTEAD = {
             )
             for rank in (0, 1)
         },
+        "make vllm": Instead("make --dry-run vllm", "installs 3 GB", ".ci/run: make test-vllm"),
+        ".venv-vllm/bin/snakemake --profile workflow/profiles/local --config experiment=my.yaml": Instead(
+            ".venv/bin/snakemake -n --profile workflow/profiles/local --config experiment=my.yaml",
+            "the environment of `make vllm`",
+            "tests/vllm_cpu/test_learning.py::test_a_policy_learns",
+        ),
         "make slurm GPU=1": Instead("make --dry-run slurm GPU=1", "installs 8 GB for GPUs"),
         "entropy-mechanism preflight --config experiment=paper": Instead(
             "entropy-mechanism preflight --config experiment=paper || [ $? = 1 ]",
@@ -242,7 +248,7 @@ class Reader:
 
     def __init__(self, root: Path, finished: Workspace) -> None:
         """Copy a finished run of the smoke experiment, and make of its environment what `make` makes."""
-        shutil.copytree(finished.root, root, symlinks=True)
+        finished.copy(root)
         self.root, environment, bin = root, root / ".venv", root / ".venv/bin"
         config = root / "config/config.yaml"
         config.write_text(
@@ -350,6 +356,23 @@ def test_blocks_say_by_their_fence_whether_they_are_commands(page):
         if kind != "console":
             found = [text for text in content.splitlines() if COMMAND.match(text)]
             assert not found, f"{page}:{line}: {found[0]} is in a block of {kind}; commands belong into ```console"
+
+
+def test_the_drawing_of_the_architecture_has_every_rule_that_makes_files():
+    page = (REPOSITORY / "docs/architecture.md").read_text()
+    drawn = page.partition("## The data's way through the project")[2].partition("## Rooms")[0]
+    rules = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
+    made = re.findall(r"^rule (\w+):\n(?:    .*\n|\n)*?    output:", rules, re.MULTILINE)
+    assert {"train", "compare", "tabular", "fetch_model", "report"} <= set(made)
+    assert [name for name in made if not re.search(rf"\b{name}\b", drawn)] == []
+
+
+def test_what_the_page_on_extending_names_of_the_package_is_there():
+    table = (REPOSITORY / "docs/extending.md").read_text().partition("## What needs a change of the package")[2]
+    named = re.findall(r"`([\w/]+(?:/|\.py))`", table)
+    assert len(named) > 10
+    assert [path for path in named if not (REPOSITORY / "src/entropy_mechanism" / path).exists()] == ["rules/"]
+    assert (REPOSITORY / "rules").is_dir()
 
 
 def test_every_command_that_is_replaced_is_shown_by_its_page():

@@ -2,14 +2,12 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
 
 import pytest
 import yaml
-from repository import Workspace
 
 SMOKE = ("--config", "experiment=smoke")
 NOISE = ("Select jobs to execute", "Using shell", "Rules claiming more threads", "Conda environments: ignored")
@@ -18,9 +16,7 @@ NOISE = ("Select jobs to execute", "Using shell", "Rules claiming more threads",
 @pytest.fixture(scope="module")
 def finished(smoke, tmp_path_factory):
     """A copy of the finished smoke experiment, for tests that change its files."""
-    root = tmp_path_factory.mktemp("screen") / "repository"
-    shutil.copytree(smoke.root, root, symlinks=True)
-    return Workspace(root)
+    return smoke.copy(tmp_path_factory.mktemp("screen") / "repository")
 
 
 def test_a_run_says_how_much_there_is_to_do_how_far_it_is_and_what_it_made(workspace):

@@ -5,15 +5,9 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
+from mlflow_server import Server
 from repository import Workspace, copy_repository
 
 SMOKE = ("--config", "experiment=smoke", "results=elsewhere")
@@ -159,46 +153,12 @@ def test_the_report_made_anew_elsewhere_shows_every_figure(restored, tmp_path):
 @pytest.fixture
 def server(tmp_path):
     """A real `mlflow server` that keeps the artifacts itself; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path / "server"
-    folder.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "kept"),
-    ]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
+    server = Server(tmp_path / "server")
+    server.start()
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
-        yield address
+        yield server.wait().address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.kill()
 
 
 def test_results_come_back_from_a_server_that_keeps_the_artifacts(smoke, server, tmp_path):

@@ -89,4 +89,4 @@ def test_a_run_is_known_by_its_seed_and_answers_its_own_benchmarks(tmp_path):
     for seed in (3, 21):
         status, text = dry(f"{tmp_path}/results/seeds/runs/nano--train--grpo--s{seed}/manifest.json")
         assert status == 1
-        assert "No rule to produce" in text
+        assert f"nano--train--grpo--s{seed}/manifest.json is no file of seeds; did you mean" in text

@@ -220,11 +220,11 @@ def test_a_wrong_setting_stops_with_one_line_before_any_job(workspace, arguments
     assert not list(workspace.results.glob("s*"))
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_alike(workspace):
+def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_alike(smoke, tmp_path):
+    workspace = smoke.copy(tmp_path / "repository")
     path = workspace.root / "config/experiments/smoke.yaml"
-    path.write_text(path.read_text().replace("steps: 6", "steps: 60"))
+    path.write_text(path.read_text().replace("steps: 6", "steps: 40"))
     target = f"results/smoke/runs/{GRPO}/manifest.json"
-    workspace.snakemake("models", "data", *SMOKE)
     whole = workspace.root / "whole"
     with subprocess.Popen(
         workspace.command(target, *SMOKE),
@@ -242,7 +242,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_alike(workspace)
     assert not (workspace.root / target).exists()
     workspace.snakemake(*SMOKE, "--unlock")
     output = workspace.snakemake(target, *SMOKE).stdout
-    (step,) = re.findall(r"going on from step (\d+) of 60", output)
+    (step,) = re.findall(r"going on from step (\d+) of 40", output)
     assert int(step) >= 10
     resumed = pd.read_parquet(workspace.root / f"results/smoke/runs/{GRPO}/metrics.parquet")
     manifest = json.loads((workspace.root / target).read_text())

@@ -91,40 +91,41 @@ def test_two_nodes_of_one_rank_train_like_one_node_of_two(two):
     assert "nothing to train" in text(two, "pair")
 
 
-@pytest.mark.parametrize("how", ["SIGTERM on node 0", "SIGTERM on node 1", "deadline of node 1"])
-def test_all_nodes_stop_after_the_same_step_whichever_is_asked_and_one_node_goes_on(two, how):
-    name = f"stopped-{how.replace(' ', '-')}"
-    if how.startswith("deadline"):
-        processes = begin(two, name, "--deadline-seconds", "1000", deadline_seconds="8")
-    else:
-        processes = begin(two, name)
-        wait_for_row(two, name, 5, processes[0])
-        os.kill(processes[int(how[-1])].pid, signal.SIGTERM)
-    assert finish(*processes) == 75, text(two, name)
-    assert "start again to go on" in text(two, name)
+def test_all_nodes_stop_after_the_same_step_whichever_is_asked_and_one_node_goes_on(two):
+    """One run, asked in three ways."""
+    name = "stopped"
+    for asked in (0, 1, None):
+        if asked is None:
+            processes = begin(two, name, "--deadline-seconds", "1000", deadline_seconds="8")
+        else:
+            processes = begin(two, name)
+            wait_for_row(two, name, two.rows(name) + 5, processes[0])
+            os.kill(processes[asked].pid, signal.SIGTERM)
+        assert finish(*processes) == 75, text(two, name)
+        assert "start again to go on" in text(two, name)
     assert finish(*begin(two, name, config="one.yaml", nodes=1)) == 0, text(two, name)
     two.assert_alike(name, "whole")
 
 
-@pytest.mark.parametrize("victim", ["launcher 0", "launcher 1", "rank 0", "rank 1"])
-def test_a_kill_on_any_node_ends_all_soon_with_one_line_and_the_run_goes_on(two, victim):
-    name = f"killed-{victim.replace(' ', '-')}"
-    processes = begin(two, name)
-    wait_for_row(two, name, 8, processes[0])
-    ranks = sorted(ranks_of(two, name), key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
-    what, index = victim.split()
-    killed = processes[int(index)] if what == "launcher" else None
-    os.kill(killed.pid if killed else ranks[int(index)], signal.SIGKILL)
-    began = time.monotonic()
-    assert finish(*(process for process in processes if process is not killed)) == 1, text(two, name)
-    assert time.monotonic() - began < GRACE + 10
-    wait_for_end(two, name)
-    host = os.uname().nodename
-    gone = f"error: node {index} of 2 ({host}) is gone: its launcher ended without a word"
-    line = gone if killed else f"error: rank {index} of 2 (node {index} of 2 ({host})) ended with status -9"
-    assert text(two, name).count(line) == 1, text(two, name)
+def test_a_kill_on_any_node_ends_all_soon_with_one_line_and_the_run_goes_on(two):
+    """One run, of which a process is killed four times."""
+    name, host = "killed", os.uname().nodename
+    for what, index in (("launcher", 0), ("launcher", 1), ("rank", 0), ("rank", 1)):
+        processes = begin(two, name)
+        wait_for_row(two, name, two.rows(name) + 8, processes[0])
+        ranks = ranks_of(two, name)
+        ranks = sorted(ranks, key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
+        killed = processes[index] if what == "launcher" else None
+        os.kill(killed.pid if killed else ranks[index], signal.SIGKILL)
+        began = time.monotonic()
+        assert finish(*(process for process in processes if process is not killed)) == 1, text(two, name)
+        assert time.monotonic() - began < GRACE + 10
+        wait_for_end(two, name)
+        gone = f"error: node {index} of 2 ({host}) is gone: its launcher ended without a word"
+        line = gone if killed else f"error: rank {index} of 2 (node {index} of 2 ({host})) ended with status -9"
+        assert text(two, name).count(line) == 1, text(two, name)
     assert finish(*begin(two, name)) == 0, text(two, name)
-    assert "going on from step" in text(two, name)
+    assert text(two, name).count("going on from step") == 4, text(two, name)
     two.assert_alike(name, "whole")
 
 

@@ -94,18 +94,19 @@ def test_two_ranks_begin_as_one_does_and_learn(ranked):
     assert ranked.store("whole").name == ranked.store("alone").name  # ranks are not part of what a run is
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "deadline"])
-def test_ranks_stop_together_with_a_checkpoint_and_go_on(ranked, how):
-    name = f"stopped-{how if isinstance(how, str) else how.name}"
-    if how == "deadline":
-        status, text = finish(begin(ranked, name, "--deadline-seconds", "3"))
-    else:
-        process = begin(ranked, name)
-        wait_for_row(ranked, name, 5, process)
-        os.killpg(process.pid, how)
-        status, text = finish(process)
-    assert status == 75, text
-    assert "start again to go on" in text
+def test_ranks_stop_together_with_a_checkpoint_and_go_on(ranked):
+    """One run, asked in three ways."""
+    name = "stopped"
+    for how in (signal.SIGTERM, signal.SIGINT, "deadline"):
+        if how == "deadline":
+            status, text = finish(begin(ranked, name, "--deadline-seconds", "3"))
+        else:
+            process = begin(ranked, name)
+            wait_for_row(ranked, name, ranked.rows(name) + 5, process)
+            os.killpg(process.pid, how)
+            status, text = finish(process)
+        assert status == 75, text
+        assert "start again to go on" in text
     status, text = finish(begin(ranked, name))
     assert status == 0, text
     ranked.assert_alike(name, "whole")
@@ -124,23 +125,25 @@ def test_ranks_that_do_not_listen_yet_stop_together_too(ranked):
     assert not list((ranked.root / "early/store").glob("*/failed.json"))
 
 
-@pytest.mark.parametrize("victim", ["launcher", "main rank", "other rank"])
-def test_a_kill_of_any_process_ends_all_and_the_run_goes_on(ranked, victim):
-    name = f"killed-{victim.replace(' ', '-')}"
-    process = begin(ranked, name)
-    wait_for_row(ranked, name, 8, process)
-    ranks = ranks_of(ranked, name)
-    assert len(ranks) == 2
-    by_rank = sorted(ranks, key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
-    pid = {"launcher": process.pid, "main rank": by_rank[0], "other rank": by_rank[1]}[victim]
-    os.kill(pid, signal.SIGKILL)
-    status, text = finish(process)
-    wait_for_end(ranked, name)
-    if victim == "launcher":
-        assert status == -signal.SIGKILL
-    else:
-        assert status == 1
-        assert f"rank {by_rank.index(pid)} of 2 ended with status -9" in text
+def test_a_kill_of_any_process_ends_all_and_the_run_goes_on(ranked):
+    """One run, of which a process is killed three times."""
+    name = "killed"
+    for victim in ("launcher", "main rank", "other rank"):
+        process = begin(ranked, name)
+        wait_for_row(ranked, name, ranked.rows(name) + 8, process)
+        ranks = ranks_of(ranked, name)
+        assert len(ranks) == 2
+        by_rank = sorted(ranks, key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
+        pid = {"launcher": process.pid, "main rank": by_rank[0], "other rank": by_rank[1]}[victim]
+        os.kill(pid, signal.SIGKILL)
+        status, text = finish(process)
+        wait_for_end(ranked, name)
+        if victim == "launcher":
+            assert status == -signal.SIGKILL
+        else:
+            assert status == 1
+            assert f"rank {by_rank.index(pid)} of 2 ended with status -9" in text
+            assert "going on from step" in text
     status, text = finish(begin(ranked, name))
     assert status == 0, text
     assert "going on from step" in text

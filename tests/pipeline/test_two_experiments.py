@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import yaml
-from repository import Workspace
 
 MINE = ("--config", "experiment=mine.yaml")
 
@@ -13,16 +12,14 @@ MINE = ("--config", "experiment=mine.yaml")
 @pytest.fixture(scope="module")
 def both(smoke, tmp_path_factory):
     """The finished smoke experiment, and one with two of its trainings, another analysis and fewer figures."""
-    root = tmp_path_factory.mktemp("both") / "repository"
-    shutil.copytree(smoke.root, root, symlinks=True)
-    workspace = Workspace(root)
-    mine = yaml.safe_load((root / "config/experiments/smoke.yaml").read_text())
+    workspace = smoke.copy(tmp_path_factory.mktemp("both") / "repository")
+    mine = yaml.safe_load((workspace.root / "config/experiments/smoke.yaml").read_text())
     chosen = {kind: {name: mine[kind][name]} for kind, name in (("figures", "fig11"), ("tables", "table2"))}
     mine |= chosen | {"title": "My own"}
     mine["analysis"]["resamples"] = 100
     mine["runs"][0]["methods"] = ["grpo", "kl-cov"]
     mine["evaluation"]["benchmarks"] = {"easy": mine["evaluation"]["benchmarks"]["easy"]}
-    (root / "mine.yaml").write_text(yaml.safe_dump(mine))
+    (workspace.root / "mine.yaml").write_text(yaml.safe_dump(mine))
     return workspace
 
 

@@ -4,6 +4,10 @@ import pytest
 from loopback import LOCAL, SLURM, Loopback
 
 
+def pytest_addoption(parser):
+    parser.addoption("--jobs", type=int, default=200, help="of the test that kills a tenth of them")
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
     """A copy of the repository beside a cluster of two nodes; nothing of either is left at the end."""

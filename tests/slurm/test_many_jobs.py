@@ -1,4 +1,4 @@
-"""Two hundred jobs of which a tenth is killed: none is lost, none done twice without need, and nothing is left."""
+"""Many jobs of which a tenth is killed: none is lost, none done twice without need, and nothing is left."""
 
 import collections
 import json
@@ -16,16 +16,14 @@ import yaml
 from loopback import LOCAL, SLURM
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
-RUNS = 200
-KILLS = RUNS // 10
 SEED = 20250522
 
 
 @pytest.fixture(scope="module")
-def many(slurm):
-    """Names of the runs of an experiment, and the options with which Snakemake resolves them, each in a job."""
+def many(slurm, request):
+    """Names of `--jobs` runs of an experiment, and the options to resolve them with, each in a job."""
     settings = yaml.safe_load((slurm.root / "config/experiments/smoke.yaml").read_text())
-    seeds = [*range(1000, 1000 + RUNS)]
+    seeds = [*range(1000, 1000 + request.config.getoption("--jobs"))]
     settings["runs"] = [{"models": ["nano"], "train_sets": ["train"], "methods": ["grpo"], "seeds": seeds}]
     settings["evaluation"].pop("compare_with")
     for name in ("figures", "tables"):
@@ -74,16 +72,16 @@ class Killer(threading.Thread):
 def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, many):
     """Of a light stage, under the project's profile: plugin, retries and records, not trainings."""
     runs, options = many
-    killer = Killer(slurm, KILLS, 10)
+    kills = len(runs) // 10
+    killer = Killer(slurm, kills, 10)
     began = time.monotonic()
     log = "many.log"
     process = slurm.begin(log, *SLURM, *options)
     killer.start()
     text = slurm.finish(process, log, 1300)
-    print(
-        f"{RUNS} jobs in {time.monotonic() - began:.0f} s; killed: {collections.Counter(killer.killed.values())}"
-    )
-    assert len(killer.killed) == KILLS
+    ways = collections.Counter(killer.killed.values())
+    print(f"{len(runs)} jobs in {time.monotonic() - began:.0f} s; killed: {ways}")
+    assert len(killer.killed) == kills
 
     # Submissions: each has a number of its own; one for every job, and one for every job that failed.
     submitted = re.findall(r"submitted with SLURM jobid (\d+) \(log: .*/rule_resolve/([^/]+)/", text)
@@ -91,9 +89,9 @@ def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, many):
     by_run = collections.Counter(run for _, run in submitted)
     assert by_run.keys() == set(runs)
     again = text.count("Trying to restart job")
-    assert len(submitted) == RUNS + again
+    assert len(submitted) == len(runs) + again
     # A job that was about to end when it was killed may have ended well; no other one fails.
-    assert KILLS / 2 <= again <= KILLS
+    assert kills / 2 <= again <= kills
     assert {run for run, count in by_run.items() if count > 1} <= killer.runs
     assert {job for job, _ in submitted} >= killer.killed.keys()
 

@@ -10,6 +10,7 @@ import rank_cases
 import torch
 
 from entropy_mechanism.config import Compute
+from entropy_mechanism.rl import logprobs
 from entropy_mechanism.rl.errors import DeviceError, PermanentError
 from entropy_mechanism.rl.policy import Policy
 from entropy_mechanism.rl.ranks import Ranks, join
@@ -20,15 +21,32 @@ from entropy_mechanism.stages.train import permanent
 ALONE = Ranks()
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The folder and the results of one rank."""
-    folder = tmp_path_factory.mktemp("alone")
-    return folder, rank_cases.all_cases(ALONE, "none", folder)
-
-
 @pytest.fixture(scope="module", params=rank_cases.PLACES)
-def together(request, tmp_path_factory, alone):
+def place(request):
+    """Where two ranks keep the weights. One rank reads as they do: sharded layers take whole rows, always."""
+    with pytest.MonkeyPatch.context() as patch:
+        if rank_cases.PLACES[request.param]["sharding"] == "full":
+            patch.setattr(logprobs, "LEAST_SAVED", 2)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def read_alone():
+    """What `alone` gives, by layout."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, place, read_alone):
+    """The folder and the results of one rank."""
+    if logprobs.LEAST_SAVED not in read_alone:
+        folder = tmp_path_factory.mktemp("alone")
+        read_alone[logprobs.LEAST_SAVED] = folder, rank_cases.all_cases(ALONE, "none", folder)
+    return read_alone[logprobs.LEAST_SAVED]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, place, alone):
     """The folder and the results of two ranks with this sharding, and the sharding."""
     folder = tmp_path_factory.mktemp("together")
     rank_cases.whole_run("prime with a reference", ALONE, "none", folder / "begun by one", steps=2)
@@ -39,7 +57,7 @@ def together(request, tmp_path_factory, alone):
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
-    program = [sys.executable, rank_cases.__file__, request.param, str(folder)]
+    program = [sys.executable, rank_cases.__file__, place, str(folder)]
     ranks = [
         subprocess.Popen(program, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in (0, 1)
@@ -49,7 +67,7 @@ def together(request, tmp_path_factory, alone):
     finally:
         for rank in ranks:
             rank.kill()
-    return folder, torch.load(folder / "results.pt", weights_only=False), request.param
+    return folder, torch.load(folder / "results.pt", weights_only=False), place
 
 
 def close(found, expected):

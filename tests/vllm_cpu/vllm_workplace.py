@@ -1,5 +1,6 @@
 """A base policy with heads of size 32 and its data, made through the stages, and runs of it."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -68,6 +69,13 @@ class Workplace:
         path = self.root / f"{name}.yaml"
         path.write_text(yaml.safe_dump(experiment))
         return path
+
+    def variant(self, name: str, compute: dict | None = None, **training: object) -> Path:
+        """An experiment with other settings of `compute` or of the training."""
+        experiment = copy.deepcopy(EXPERIMENT)
+        experiment["compute"]["nano"] = {"engine": "vllm"} if compute is None else compute
+        experiment["training"] |= training
+        return self.write(experiment, name)
 
     def run(self, *command: object, status: int = 0) -> str:
         """Run one command in a process of its own; what it printed."""
