@@ -26,11 +26,8 @@ def main(argv: list[str] | None = None) -> None:
         status = call(**arguments)
     except Exception as error:
         if full := files.full_disk(error):
-            cure = "free some, then run the same command again: what is finished is kept"
-            where = Path(getattr(full, "filename", None) or arguments.get("results") or ".").absolute()
-            if where.is_relative_to(Path.cwd()):
-                where = where.relative_to(Path.cwd())
-            sys.exit(f"error: no space left on the file system of {where}; {cure}")
+            place = getattr(full, "filename", None) or arguments.get("results") or "."
+            sys.exit(f"error: {files.no_space(Path(place))}")
         if not isinstance(error, ConfigError | PermanentError | ValueError | OSError | MemoryError):
             raise
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error

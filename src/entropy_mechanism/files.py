@@ -59,6 +59,14 @@ def append_line(handle: BinaryIO, line: bytes) -> None:
         raise OSError(error.errno, error.strerror, handle.name) from error
 
 
+def no_space(place: Path) -> str:
+    """What a person is told when the disk that `place` is on is full."""
+    place = place.absolute()
+    place = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    cure = "free some, then run the same command again: what is finished is kept"
+    return f"no space left on the file system of {place}; {cure}"
+
+
 def full_disk(error: BaseException) -> BaseException | None:
     """The error, or the one behind it, that is a full disk or a quota used up, whichever library says so."""
     cause: BaseException | None = error

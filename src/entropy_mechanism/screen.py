@@ -5,13 +5,14 @@ Light to import, since the Snakefile does; rules/screen.smk connects it with Sna
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from entropy_mechanism import costs
+from entropy_mechanism import costs, files
 from entropy_mechanism.config import TinyModel
 from entropy_mechanism.paths import Paths
 from entropy_mechanism.plan import Plan
@@ -33,6 +34,8 @@ MOST_NAMED = 3
 """Failed jobs that are told of at the end."""
 MOST_FILES = 5
 """Files that are named at the end: those of one figure."""
+HARDLY_ANY = 2**20
+"""Bytes left on a disk that may have been too few for a job, which may also have been too few for its log."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,13 @@ def _failure(job: Job) -> str:
 
 
 def _reason(log: Path) -> str:
-    """The last line that begins with `error:`, or else the last of all."""
+    """The last line that begins with `error:`, else that the log's disk is full, or else the last line of all."""
     try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
-    lines = [line for line in lines if line]
+        text = ""
+    lines = list(filter(None, map(str.strip, text.splitlines())))
     told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if not told and shutil.disk_usage(files.nearest(log)).free < HARDLY_ANY:
+        return files.no_space(log.parent)
     return (told or lines or [""])[-1]

@@ -1,12 +1,13 @@
 """A real training whose disk for records becomes full."""
 
 import json
+import os
+import signal
 import sqlite3
-import time
 
 import pytest
 from small_disk import small_disk
-from trainers import STEPS, Trainers
+from trainers import STEPS, AfterRow, Trainers, wait_until_stopped
 
 from entropy_mechanism import tracking
 
@@ -21,12 +22,10 @@ def trainers(tmp_path):
 def test_a_disk_that_becomes_full_under_the_records_costs_another_attempt_and_no_point(trainers):
     results = trainers.root / "results"
     with small_disk(results / "records", "1m") as disk:
-        trainers.start(*trainers.command("results"))
-        deadline = time.monotonic() + 60
-        while trainers.rows("results") < 5:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        pid = trainers.start(*trainers.command("results"), at=AfterRow(5), number=signal.SIGSTOP)
+        wait_until_stopped(pid)
         disk.fill()
+        os.kill(pid, signal.SIGCONT)
         assert trainers.wait() == 1
         last = trainers.text().splitlines()[-1]
         (path,) = (results / "records/train").glob("*.json")

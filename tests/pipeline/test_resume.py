@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from trainers import STEPS, AfterRow, AtEvent, Trainers
+from trainers import STEPS, AfterRow, AtEvent, Trainers, wait_until_stopped
 
 # In the order of a run's progress: every attempt gets as far as its moment, and the next goes on from there.
 MOMENTS = (
@@ -62,10 +63,15 @@ def wait_until(condition, seconds=60):
         time.sleep(0.001)
 
 
-def begin(trainers, name, *options):
-    """A trainer in a new process, as a person starts it."""
+def begin(trainers, name, at=None, number=signal.SIGKILL):
+    """A trainer in a new process, as a person starts it, with a signal at a moment."""
+    program = ["-m", "entropy_mechanism"]
+    if at:
+        lines = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from trainers import *; "
+        lines += f"signal_at({at!r}, {int(number)}); from entropy_mechanism.cli import main; main()"
+        program = ["-c", lines]
     return subprocess.Popen(
-        [sys.executable, "-m", "entropy_mechanism", *trainers.command(name, *options)],
+        [sys.executable, *program, *trainers.command(name)],
         cwd=trainers.root,
         env=trainers.environment,
         stdout=subprocess.PIPE,
@@ -108,11 +114,13 @@ def test_a_run_killed_at_twenty_moments_ends_as_one_that_was_not(trainers, name)
 
 
 def test_processes_of_their_own_killed_while_importing_and_while_training_end_alike(trainers, name):
-    for ready in (lambda process: listens(process.pid), lambda process: trainers.rows(name) >= 10):
-        with begin(trainers, name) as process:
-            wait_until(lambda: ready(process))  # noqa: B023
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
+    with begin(trainers, name) as process:
+        wait_until(lambda: listens(process.pid))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    with begin(trainers, name, AfterRow(10)) as process:
+        pass
+    assert process.returncode == -signal.SIGKILL
     trainers.finish(*trainers.command(name))
     assert "going on from step" in trainers.text()
     trainers.assert_alike(name, "whole")
@@ -161,9 +169,7 @@ def test_a_finished_run_that_was_damaged_is_finished_again(trainers, name, damag
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_answered_with_a_checkpoint_after_the_step_and_status_75(trainers, name, number):
-    pid = trainers.start(*trainers.command(name))
-    wait_until(lambda: trainers.rows(name) >= 4)
-    os.kill(pid, number)
+    trainers.start(*trainers.command(name), at=AfterRow(4, 0.02), number=number)
     assert trainers.wait() == 75
     rows = trainers.rows(name)
     assert rows < STEPS
@@ -188,9 +194,7 @@ def test_a_signal_during_the_imports_ends_with_status_75_before_the_first_step(t
 
 
 def test_a_signal_after_the_last_step_lets_the_run_finish(trainers, name):
-    pid = trainers.start(*trainers.command(name))
-    wait_until(lambda: trainers.rows(name) == STEPS + 1)
-    os.kill(pid, signal.SIGTERM)
+    trainers.start(*trainers.command(name), at=AfterRow(STEPS + 1), number=signal.SIGTERM)
     assert trainers.wait() == 0
     trainers.assert_alike(name, "whole")
 
@@ -264,11 +268,18 @@ def test_an_error_of_the_machine_leaves_no_marker(trainers, name):
 
 
 def test_two_trainers_of_a_run_exclude_each_other_and_both_end_well(trainers, name):
-    with begin(trainers, name) as one, begin(trainers, name) as two:
-        texts = sorted((one.communicate()[0], two.communicate()[0]), key=lambda text: "nothing to train" in text)
-    assert (one.returncode, two.returncode) == (0, 0), texts
-    assert f"training {STEPS} steps" in texts[0]
-    assert "is at work on this run; waiting for it" in texts[1]
-    assert "nothing to train" in texts[1]
-    assert f"training {STEPS} steps" not in texts[1]
+    with ExitStack() as both:
+        one = both.enter_context(begin(trainers, name, AfterRow(2), signal.SIGSTOP))
+        wait_until_stopped(one.pid)
+        two, begun = both.enter_context(begin(trainers, name)), ""
+        while "is at work on this run; waiting for it" not in begun:
+            line = two.stdout.readline()
+            assert line, begun
+            begun += line
+        one.send_signal(signal.SIGCONT)
+        first, second = one.communicate()[0], begun + two.communicate()[0]
+    assert (one.returncode, two.returncode) == (0, 0), first + second
+    assert f"training {STEPS} steps" in first
+    assert "nothing to train" in second
+    assert f"training {STEPS} steps" not in second
     trainers.assert_alike(name, "whole")

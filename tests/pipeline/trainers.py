@@ -11,9 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = "nano--train--grpo--s1"
@@ -36,6 +39,57 @@ class AfterRow:
 
     rows: int
     seconds: float = 0.0
+
+
+def signal_at(moment: AtEvent | AfterRow, number: int) -> None:
+    """Let this process send itself a signal at a moment; another one, on a busy machine, may come too late."""
+
+    def send() -> None:
+        os.kill(os.getpid(), number)
+
+    if isinstance(moment, AtEvent):
+        _watch_events(moment, send)
+    elif moment.rows:
+        _watch_rows(moment, send)
+    else:
+        _call_in(moment.seconds, send)
+
+
+def _watch_events(moment: AtEvent, send: Callable[[], None]) -> None:
+    left = moment.count
+
+    def watch(name: str, arguments: tuple) -> None:
+        nonlocal left
+        if name == moment.event and re.search(moment.pattern, " ".join(map(str, arguments))):
+            left -= 1
+            if left == 0:
+                send()
+
+    sys.addaudithook(watch)
+
+
+def _watch_rows(moment: AfterRow, send: Callable[[], None]) -> None:
+    from entropy_mechanism import files
+
+    append, due = files.append_line, True
+
+    def append_and_look(handle: BinaryIO, line: bytes) -> None:
+        nonlocal due
+        append(handle, line)
+        path = Path(handle.name)
+        if due and path.name == "metrics.jsonl" and path.read_bytes().count(b"\n") >= moment.rows:
+            due = False
+            _call_in(moment.seconds, send)
+
+    files.append_line = append_and_look
+
+
+def _call_in(seconds: float, send: Callable[[], None]) -> None:
+    if not seconds:
+        return send()
+    timer = threading.Timer(seconds, send)
+    timer.daemon = True
+    timer.start()
 
 
 class Trainers:
@@ -90,14 +144,23 @@ class Trainers:
         """Rows in the series of the run; none before it has begun."""
         return sum(path.read_bytes().count(b"\n") for path in self.root.glob(f"{name}/store/*/metrics.jsonl"))
 
-    def start(self, *arguments: object, kill: AtEvent | None = None, umask: int = 0o022) -> int:
-        """Fork one process; returns its id. `wait` has to follow, or the next start ends it."""
+    def start(
+        self,
+        *arguments: object,
+        at: AtEvent | AfterRow | None = None,
+        number: int = signal.SIGKILL,
+        umask: int = 0o022,
+    ) -> int:
+        """Fork one process, with a signal at a moment; returns its id.
+
+        `wait` has to follow, or the next start ends the process.
+        """
         if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
         request = {"arguments": list(map(str, arguments)), "log": str(self.log)}
         request["umask"] = umask
-        request["kill"] = [kill.event, kill.pattern, kill.count] if kill else None
+        request["signal"] = [type(at).__name__, asdict(at), number] if at else None
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         self.pid = int(self.server.stdout.readline())
@@ -116,18 +179,7 @@ class Trainers:
 
     def kill(self, name: str, moment: AtEvent | AfterRow, *options: object) -> int:
         """Train and kill at the moment; returns the exit status, -9 when the moment came."""
-        if isinstance(moment, AtEvent):
-            self.start(*self.command(name, *options), kill=moment)
-            return self.wait()
-        pid = self.start(*self.command(name, *options))
-        give_up = time.monotonic() + 60
-        while moment.rows and self.rows(name) < moment.rows and time.monotonic() < give_up:
-            time.sleep(0.001)
-        time.sleep(moment.seconds)
-        # The process is no child of this one: it stays a zombie until the warm process has waited for it,
-        # which happens as soon as it ends. So look first; between looking and killing no id is given again.
-        if _lives(pid):
-            os.kill(pid, signal.SIGKILL)
+        self.start(*self.command(name, *options), at=moment)
         return self.wait()
 
     def text(self) -> str:
@@ -174,11 +226,12 @@ def _experiment() -> str:
     return yaml.safe_dump(experiment)
 
 
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def wait_until_stopped(pid: int) -> None:
+    """Until a process has had SIGSTOP."""
+    end = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def _serve() -> None:
@@ -203,15 +256,16 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _work(arguments: list[str], log: str, umask: int, kill: tuple[str, str, int] | None) -> None:
+def _work(arguments: list[str], log: str, umask: int, signal: tuple[str, dict, int] | None) -> None:
     from entropy_mechanism import cli
 
     os.umask(umask)
     for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY)):
         os.dup2(os.open(path, mode | os.O_CREAT | os.O_APPEND), descriptor)
     os.dup2(1, 2)
-    if kill:
-        _kill_at(*kill)
+    if signal:
+        kind, moment, number = signal
+        signal_at({"AtEvent": AtEvent, "AfterRow": AfterRow}[kind](**moment), number)
     status = 1
     try:
         cli.main(arguments)
@@ -226,20 +280,6 @@ def _work(arguments: list[str], log: str, umask: int, kill: tuple[str, str, int]
     finally:
         sys.stdout.flush()
         os._exit(status)
-
-
-def _kill_at(event: str, pattern: str, count: int) -> None:
-    """Send SIGKILL to this process right before one of its operations."""
-    left = count
-
-    def watch(name: str, arguments: tuple) -> None:
-        nonlocal left
-        if name == event and re.search(pattern, " ".join(map(str, arguments))):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
 
 
 if __name__ == "__main__":

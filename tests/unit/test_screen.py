@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 
 from entropy_mechanism import costs, screen
 from entropy_mechanism.config import FileSet, load_experiment
@@ -174,6 +175,24 @@ def test_a_failed_run_says_why_which_log_tells_more_and_what_to_do(paths, tmp_pa
     assert screen.stopping(paths, [screen.Job("x", (log,))], 4, 9).startswith(f"Failed: x; its log: {log}\n")
     many = screen.stopping(paths, [screen.Job(str(n), ()) for n in range(5)], 4, 9)
     assert many.splitlines()[:4] == ["Failed: 0", "Failed: 1", "Failed: 2", "2 more jobs failed."]
+
+
+def test_a_log_for_which_its_disk_had_no_room_is_told_of(paths, tmp_path):
+    log = tmp_path / "disk/train.log"
+    with small_disk(log.parent, "64k") as disk:
+
+        def told():
+            return screen.stopping(paths, [screen.Job("x", (log,))], 4, 9)
+
+        full = f"Failed: x: no space left on the file system of {log.parent}; free some"
+        disk.fill()
+        assert told().startswith(full)
+        log.touch()
+        assert told().startswith(full)
+        disk.empty()
+        log.write_text("error: there is no gpu\n")
+        disk.fill()
+        assert told().startswith("Failed: x: there is no gpu; its log")
 
 
 def test_an_interrupted_run_says_what_is_kept_and_what_to_type(paths):
