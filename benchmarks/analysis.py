@@ -73,9 +73,9 @@ def main() -> None:
     """Measure and write the JSON file."""
     options, began = measure.options(__doc__), time.time()
     curves, resamples = (10, 100) if options.quick else (1000, 1000)
-    rows = [grade_answers(100 if options.quick else 10_000)]
+    rows = [grade_answers(100 if options.quick else 5_000)]
     if shutil.which("bwrap"):
-        rows += grade_programs(5 if options.quick else 200)
+        rows += grade_programs(5 if options.quick else 100)
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(fit_curves, [range(1), range(1)], [10, 10]))  # imports
         start = time.perf_counter()

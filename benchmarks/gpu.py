@@ -33,9 +33,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         model = make_random(Path(folder) / "model", **shape)
-        kind = {"device": device, "dtype": "bfloat16"}
-        asked = {"what": "rate", "width": shape["width"], "seconds": 2} | kind
-        rate = measure.run("trainer.py", asked, threads=1)["flops"]
+        rate = measure.rate(shape["width"], 2, device=device, dtype="bfloat16")
         for context in contexts:
             more = {"device": device, "training": {"dtype": "bfloat16"}}
             for what, found in measured(step(model, context, prompts, 2, 1, **more), rate, threads=1).items():

@@ -1,18 +1,21 @@
 """What the benchmarks share: measuring in processes of their own, facts of the machine, results as JSON.
 
-What is measured runs in a child, so that its threads, its peak memory and its imports are its own: a script that
-takes its settings as one JSON argument and prints its findings as JSON in its last line (`settings`, `reply`).
+What is measured runs in a child, so that its threads and its peak memory are its own: a function that takes what
+is asked of it as a dict and returns what it found. Children are forked from a process that has imported torch and
+both trainers, or half of the time would go into imports.
 """
 
 import argparse
+import functools
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +27,17 @@ RESULTS = REPOSITORY / "benchmarks/results"
 PACKAGES = ("torch", "transformers", "trl", "liger-kernel", "numpy", "scipy", "snakemake", "mlflow")
 SHARED = "ENTROPY_MECHANISM_BENCHMARKS"
 """Variable of the environment: a folder for what several topics need, in `make bench`."""
+IMPORTED = (
+    "torch",
+    "transformers.models.qwen2.modeling_qwen2",
+    "trl.trainer.grpo_trainer",
+    "entropy_mechanism.plan",
+    "entropy_mechanism.rl.loop",
+    "entropy_mechanism.rollouts.transformers_engine",
+    "entropy_mechanism.stages.runtime",
+    "entropy_mechanism.stages.training",
+)
+"""What children need and their parent has imported; whatever is missing here they import themselves."""
 Row = dict[str, str | float | int | bool | None]
 
 
@@ -56,50 +70,49 @@ def options(text: str) -> argparse.Namespace:
     return chosen
 
 
-def start(script: str, settings: dict[str, Any], threads: int = 1) -> subprocess.Popen:
-    """Start a script of this folder on a number of threads."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
+def start(function: Callable[..., Any], asked: dict[str, Any], threads: int = 1) -> "Future[dict[str, Any]]":
+    """Call a function with what is asked of it, in a process and on a number of threads of its own."""
+    pool = ProcessPoolExecutor(1, _context(), initializer=_compute_with, initargs=(threads,))
+    future = pool.submit(function, asked)
+    pool.shutdown(wait=False)
+    return future
+
+
+def run(function: Callable[..., Any], asked: dict[str, Any], threads: int = 1) -> dict[str, Any]:
+    """What a function finds, alone on the machine."""
+    return start(function, asked, threads).result()
+
+
+def rate(width: int, seconds: float, threads: int = 1, device: str = "cpu", dtype: str = "float32") -> float:
+    """The machine's matrix rate at a width (`floor.matrix_rate`)."""
+    asked = {"width": width, "seconds": seconds, "device": device, "dtype": dtype}
+    return run(_rate, asked, threads)["rate"]
+
+
+def _rate(asked: dict[str, Any]) -> dict[str, Any]:
+    from floor import matrix_rate
+
+    return {"rate": matrix_rate(**asked)}
+
+
+@functools.cache
+def _context() -> Any:
+    """Makes children of a process that has imported what they need, and has done nothing else."""
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
-    return subprocess.Popen(
-        [sys.executable, REPOSITORY / "benchmarks" / script, json.dumps(settings | {"threads": threads})],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    return context
 
 
-def finish(child: subprocess.Popen) -> dict[str, Any]:
-    """What a started script found. Raises RuntimeError with its last words when it failed."""
-    out, err = child.communicate()
-    if child.returncode:
-        words = "\n".join(err.strip().splitlines()[-15:])
-        raise RuntimeError(f"{' '.join(map(str, child.args))} ended with status {child.returncode}:\n{words}")
-    return json.loads(out.strip().splitlines()[-1])
+def _compute_with(threads: int) -> None:
+    import torch
 
-
-def run(script: str, settings: dict[str, Any], threads: int = 1) -> dict[str, Any]:
-    """What a script of this folder finds, alone on the machine."""
-    return finish(start(script, settings, threads))
-
-
-def is_child() -> bool:
-    """Whether this process was started by `start`."""
-    return len(sys.argv) == 2 and sys.argv[1].startswith("{")
-
-
-def settings() -> dict[str, Any]:
-    """In a child: what it shall do."""
-    return json.loads(sys.argv[1])
-
-
-def reply(found: dict[str, Any]) -> None:
-    """In a child: print what was found."""
-    print(json.dumps(found), flush=True)
+    torch.set_num_threads(threads)
 
 
 def peak_bytes() -> int:

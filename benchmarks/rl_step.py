@@ -7,13 +7,15 @@ model of 170,000 parameters. Seconds are medians over steps; the trainers take t
 """
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import measure
-from measure import Goal, Row, finish, start
+from measure import Goal, Row, start
 
 NAMES = {"ours": "this project", "trl": "TRL"}
 NO_CHECKPOINT = 1_000_000
@@ -35,11 +37,13 @@ def work(model: Path, quick: bool) -> dict[str, Any]:
 
 def side_by_side(asked: dict[str, Any]) -> dict[tuple[str, int, int], list[dict[str, Any]]]:
     """Findings by (trainer, threads, how many at once)."""
+    from trainer import TRAINERS
+
     found: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for threads, at_once in ((1, 1), (2, 1), (1, 2)):
         for what in NAMES:
-            running = [start("trainer.py", asked | {"what": what}, threads) for _ in range(at_once)]
-            found[what, threads, at_once] = [finish(child) for child in running]
+            running = [start(TRAINERS[what], asked, threads) for _ in range(at_once)]
+            found[what, threads, at_once] = [child.result() for child in running]
     return found
 
 
@@ -70,10 +74,7 @@ def main() -> None:
         model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
         found = side_by_side(asked)
-        rates = {
-            threads: measure.run("trainer.py", {"what": "rate", "width": 64, "seconds": 2}, threads)["flops"]
-            for threads in (1, 2)
-        }
+        rates = {threads: measure.rate(64, 2, threads) for threads in (1, 2)}
         compared, floors = compare(found, model, asked, rates)
         phases = phases_of(found)
         own = whole_run(model, options.quick)
@@ -141,22 +142,25 @@ def phases_of(found: Any) -> list[Row]:
 
 def whole_run(model: Path, quick: bool) -> dict[str, float]:
     """Share of time of each phase with the settings of the tiny experiment, from its first checkpoint on."""
+    from trainer import ours
+
     training = {"steps": 4, "checkpoint_every": 2, "validate_every": 2, "prompts": 4} if quick else {"steps": 29}
-    asked = {"what": "ours", "model": str(model), "training": training, "warm": 1 if quick else 4}
-    found = finish(start("trainer.py", asked))
+    found = measure.run(ours, {"model": str(model), "training": training, "warm": 1 if quick else 4})
     whole = statistics.fmean(found["seconds"])
     return {name: seconds / whole for name, seconds in found["phases"].items()}
 
 
 def beside_busy_processes(asked: dict[str, Any]) -> list[dict[str, Any]]:
     """One training on one thread while two processes keep two cores at work."""
-    others = [start("trainer.py", {"what": "busy", "seconds": 60}) for _ in range(2)]
+    from trainer import ours
+
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        return [finish(start("trainer.py", asked | {"what": "ours"}))]
+        return [measure.run(ours, asked)]
     finally:
         for other in others:
             other.kill()
-            other.communicate()
+            other.wait()
 
 
 if __name__ == "__main__":

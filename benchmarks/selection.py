@@ -66,8 +66,8 @@ def two_at_a_time(asked: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]
     """Findings by the keys of `asked`; each child has a core of its own."""
     keys, found = list(asked), {}
     for pair in (keys[i : i + 2] for i in range(0, len(keys), 2)):
-        running = [measure.start("selection.py", asked[key]) for key in pair]
-        found |= {key: measure.finish(child) for key, child in zip(pair, running, strict=True)}
+        running = {key: measure.start(measured, asked[key]) for key in pair}
+        found |= {key: child.result() for key, child in running.items()}
     return found
 
 
@@ -116,11 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if measure.is_child():
-        import torch
-
-        asked = measure.settings()
-        torch.set_num_threads(asked["threads"])
-        measure.reply(measured(asked))
-    else:
-        main()
+    main()

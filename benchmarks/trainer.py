@@ -1,6 +1,6 @@
 """One training in a process of its own, by this project or by TRL's GRPOTrainer: seconds a step, phases, memory.
 
-Started by rl_step.py, scaling.py and gpu.py. Both get the same weights, prompts, samples, lengths, updates and
+Called by rl_step.py, scaling.py and gpu.py. Both get the same weights, prompts, samples, lengths, updates and
 settings: GRPO without group filter, clip range 0.2, mean over the tokens of an update, AdamW at a constant rate,
 gradient norm clipped at 1, float32 without activation checkpointing (on a GPU bfloat16 by autocast). Both compute
 log-probabilities before the updates and the exact entropy, grade every response, and log a row for every step.
@@ -156,6 +156,10 @@ def run_config(work: dict[str, Any]) -> RunConfig:
 # --- this project -------------------------------------------------------------------------------------------
 
 
+class Measured(Exception):
+    """All steps are done; the row that describes the last policy is not waited for."""
+
+
 def ours(work: dict[str, Any]) -> dict[str, Any]:
     """Train with this project's Trainer, as `entropy-mechanism train` sets it up."""
     from entropy_mechanism.models.load import load_policy
@@ -177,6 +181,8 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
             log.row(values)
             moments.append(time.perf_counter())
             rows.append(values | {"time/log": moments[-1] - began})
+            if len(rows) == run.training.steps:
+                raise Measured
 
         policy = load_policy(work["model"]).to(ranks.device)
         trainer = Trainer(
@@ -191,20 +197,22 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
             hooks=Hooks(row=row, stop=lambda: False, warn=print),
             ranks=ranks,
         )
+        if run.training.validate_every > run.training.steps:
+            trainer.validate = lambda: 0.0  # it would before the first step, as TRL does not
         before = _memory(run.compute.device)
         log.start(0)
         moments.append(time.perf_counter())
-        trainer.train()
+        with contextlib.suppress(Measured):
+            trainer.train()
         log.close()
     task.close()
-    timed = slice(work["warm"], run.training.steps)  # the last row only measures
+    timed = slice(work["warm"], None)
     seconds = [after - before for before, after in itertools.pairwise(moments)][timed]
     rows = rows[timed]
     phases = ("sample", "grade", "logprob", "update", "validate", "checkpoint", "log")
     mean = {name: statistics.fmean(row[f"time/{name}"] for row in rows) for name in phases}
     return {
         "seconds": seconds,
-        "validation": [row["time/validate"] for row in rows],
         "phases": mean | {"rest": statistics.fmean(seconds) - sum(mean.values())},
         "response_tokens": statistics.fmean(row["length/mean"] for row in rows),
         "prompt_tokens": _mean_prompt(task.questions),
@@ -238,7 +246,6 @@ def trl(work: dict[str, Any]) -> dict[str, Any]:
     history = [entry for entry in trainer.state.log_history if "reward" in entry][timed]
     return {
         "seconds": seconds,
-        "validation": [0.0] * len(seconds),
         "phases": mean | {"update": statistics.fmean(seconds) - sum(mean.values())},
         "response_tokens": statistics.fmean(entry["completions/mean_length"] for entry in history),
         "prompt_tokens": _mean_prompt(task.questions),
@@ -335,22 +342,6 @@ def trl_trainer(
 # --- both ---------------------------------------------------------------------------------------------------
 
 
-def rate(work: dict[str, Any]) -> dict[str, Any]:
-    """The machine's matrix rate at a width."""
-    from floor import matrix_rate
-
-    found = matrix_rate(work["width"], work.get("device", "cpu"), work.get("dtype", "float32"), work["seconds"])
-    return {"flops": found}
-
-
-def busy(work: dict[str, Any]) -> dict[str, Any]:
-    """Keep a core at work for some seconds."""
-    until = time.perf_counter() + work["seconds"]
-    while time.perf_counter() < until:
-        sum(range(10_000))
-    return {}
-
-
 def _mean_prompt(questions: Sequence[Question]) -> float:
     return statistics.fmean(len(question.prompt_ids) for question in questions)
 
@@ -368,13 +359,4 @@ def _peak(device: str | None) -> int:
     return torch.cuda.max_memory_allocated() if device == "cuda" else measure.peak_bytes()
 
 
-if __name__ == "__main__":
-    asked = measure.settings()
-    torch.set_num_threads(asked["threads"])
-    parts: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-        "ours": ours,
-        "trl": trl,
-        "rate": rate,
-        "busy": busy,
-    }
-    measure.reply(parts[asked.pop("what")](asked))
+TRAINERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"ours": ours, "trl": trl}

@@ -43,12 +43,11 @@ def main() -> None:
         asked = work(model, options.quick)
         asked["training"]["steps"] = 3 if options.quick else 13
         ways = [way for way in WAYS if not (options.quick and way == "torch.compile")]
-        found = {way: measure.run("tried.py", asked | {"way": way}) for way in ways}
-        inside = measure.run("tried.py", asked | {"way": "profile"})
+        found = {way: measure.run(measured, asked | {"way": way}) for way in ways}
+        inside = measure.run(seconds_in_products, asked)
         shapes = SHAPES[:1] if options.quick else SHAPES
-        pays = measure.run("tried.py", {"way": "prompts once", "shapes": shapes, "folder": folder})["rows"]
-        rate = measure.run("trainer.py", {"what": "rate", "width": 64, "seconds": 2})["flops"]
-        floor = floor_seconds(model, asked, found["as it is"], rate)
+        pays = measure.run(prompts_once, {"shapes": shapes, "folder": folder})["rows"]
+        floor = floor_seconds(model, asked, found["as it is"], measure.rate(64, 2))
     usual = statistics.median(found["as it is"]["seconds"])
     rows: list[Row] = []
     for way, one in found.items():
@@ -91,13 +90,8 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
         torch.utils.deterministic.fill_uninitialized_memory = False
     elif way == "torch.compile":
         logprobs.response_states = compiled(states)
-    elif way == "profile":
-        return {"products": seconds_in_products(asked)}
-    elif way == "prompts once":
-        return {"rows": [prompts_once(Path(asked["folder"]), *shape) for shape in asked["shapes"]]}
     found, warm = trainer.ours(asked | {"warm": 0}), asked["warm"]
-    seconds = [whole - part for whole, part in zip(found["seconds"], found["validation"], strict=True)]
-    return found | {"seconds": seconds[warm:], "warm": sum(seconds[:warm])}
+    return found | {"seconds": found["seconds"][warm:], "warm": sum(found["seconds"][:warm])}
 
 
 def compiled(states: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +113,12 @@ def compiled(states: Callable[..., Any]) -> Callable[..., Any]:
     return compiled_states
 
 
-def prompts_once(folder: Path, name: str, context: int, share: float) -> Row:
+def prompts_once(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: a row for each shape."""
+    return {"rows": [once_or_whole(Path(asked["folder"]), *shape) for shape in asked["shapes"]]}
+
+
+def once_or_whole(folder: Path, name: str, context: int, share: float) -> Row:
     """Seconds of reading prompts once and of reading whole rows, the fastest of three each."""
     import torch
     from scaling import SAMPLES, SIZES, VOCABULARY
@@ -147,8 +146,8 @@ def prompts_once(folder: Path, name: str, context: int, share: float) -> Row:
     return sizes | {"once, s": once, "whole rows, s": whole, "once / whole rows": once / whole}
 
 
-def seconds_in_products(asked: dict[str, Any]) -> float:
-    """Seconds a timed step inside matrix products and attention, forward and backward."""
+def seconds_in_products(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: seconds a timed step inside matrix products and attention, forward and backward."""
     import trainer
     from torch.profiler import ProfilerActivity, profile
 
@@ -169,15 +168,8 @@ def seconds_in_products(asked: dict[str, Any]) -> float:
     MetricsLog.row = row
     trainer.ours(asked)
     spent = sum(event.self_cpu_time_total for event in seen.key_averages() if event.key.startswith(PRODUCTS))
-    return spent / 1e6 / (steps - warm)
+    return {"products": spent / 1e6 / (steps - warm)}
 
 
 if __name__ == "__main__":
-    if measure.is_child():
-        import torch
-
-        asked = measure.settings()
-        torch.set_num_threads(asked["threads"])
-        measure.reply(measured(asked))
-    else:
-        main()
+    main()

@@ -4,7 +4,7 @@
 
 The smoke experiment is run in a temporary folder, then again with nothing to do, then parts of it. `5,000 runs` is
 a plan made here: smoke with 1,667 seeds of each method. Finding jobs is a dry run, of the target `training` and of
-everything; it is stopped after 60 seconds.
+everything; it is stopped after LIMIT seconds.
 """
 
 import os
