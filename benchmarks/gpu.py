@@ -13,8 +13,8 @@ from pathlib import Path
 import measure
 import torch
 from measure import Goal, Row
-from scaling import NAMES, SAMPLES, measured, step
-from trainer import make_random
+from scaling import SAMPLES, measured, step
+from trainer import NAMES, make_random
 
 SHAPE = {"layers": 24, "width": 896, "heads": 14, "inner": 4864, "vocabulary": 151_936}
 CONTEXTS = (512, 2048)

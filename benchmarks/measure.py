@@ -7,15 +7,17 @@ both trainers, or half of the time would go into imports.
 
 import argparse
 import functools
+import io
 import json
 import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -70,15 +72,38 @@ def options(text: str) -> argparse.Namespace:
     return chosen
 
 
-def start(function: Callable[..., Any], asked: dict[str, Any], threads: int = 1) -> "Future[dict[str, Any]]":
+@dataclass(frozen=True)
+class Child:
+    """A function that works in a process of its own."""
+
+    name: str
+    process: Any
+    answer: Any
+    """End of a pipe, on which (found, what went wrong) arrives."""
+
+    def result(self) -> dict[str, Any]:
+        """What it found, once its process has ended. Raises RuntimeError with its traceback when it failed."""
+        try:
+            found, wrong = self.answer.recv()
+        except EOFError:
+            found = wrong = None
+        self.process.join()
+        if found is None:
+            raise RuntimeError(f"{self.name} failed (status {self.process.exitcode})\n{wrong or ''}")
+        return found
+
+
+def start(function: Callable[[dict[str, Any]], dict[str, Any]], asked: dict[str, Any], threads: int = 1) -> Child:
     """Call a function with what is asked of it, in a process and on a number of threads of its own."""
-    pool = ProcessPoolExecutor(1, _context(), initializer=_compute_with, initargs=(threads,))
-    future = pool.submit(function, asked)
-    pool.shutdown(wait=False)
-    return future
+    context = _with_imports_done()
+    answer, to_answer = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(to_answer, function, asked, threads))
+    process.start()
+    to_answer.close()
+    return Child(function.__name__, process, answer)
 
 
-def run(function: Callable[..., Any], asked: dict[str, Any], threads: int = 1) -> dict[str, Any]:
+def run(function: Callable[[dict[str, Any]], dict[str, Any]], asked: dict[str, Any], threads: int = 1) -> Any:
     """What a function finds, alone on the machine."""
     return start(function, asked, threads).result()
 
@@ -96,8 +121,11 @@ def _rate(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _context() -> Any:
-    """Makes children of a process that has imported what they need, and has done nothing else."""
+def _with_imports_done() -> Any:
+    """The multiprocessing context whose processes are forked from one that has imported IMPORTED.
+
+    Sets this process's environment for them, too.
+    """
     os.environ |= {
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -109,14 +137,19 @@ def _context() -> Any:
     return context
 
 
-def _compute_with(threads: int) -> None:
+def _work(answer: Any, function: Callable[..., Any], asked: dict[str, Any], threads: int) -> None:
+    sys.stdout = sys.stderr = io.StringIO()  # with a terminal, a progress bar would be drawn in every step
     import torch
 
     torch.set_num_threads(threads)
+    try:
+        answer.send((function(asked), None))
+    except Exception:
+        answer.send((None, traceback.format_exc()))
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far; unlike ru_maxrss, without what its parent had."""
+    """Largest resident memory of this process so far, or since `forget_peak`."""
     return _status("VmHWM")
 
 
@@ -126,7 +159,7 @@ def resident_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Let `peak_bytes` begin anew: imports need more for a moment than they keep."""
+    """Let `peak_bytes` begin anew: loading weights needs more for a moment than they keep."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import measure
 from measure import Goal, Row, start
+from trainer import NAMES, TRAINERS, make_tiny, ours
 
-NAMES = {"ours": "this project", "trl": "TRL"}
 NO_CHECKPOINT = 1_000_000
+BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 def work(model: Path, quick: bool) -> dict[str, Any]:
@@ -37,12 +38,10 @@ def work(model: Path, quick: bool) -> dict[str, Any]:
 
 def side_by_side(asked: dict[str, Any]) -> dict[tuple[str, int, int], list[dict[str, Any]]]:
     """Findings by (trainer, threads, how many at once)."""
-    from trainer import TRAINERS
-
     found: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for threads, at_once in ((1, 1), (2, 1), (1, 2)):
-        for what in NAMES:
-            running = [start(TRAINERS[what], asked, threads) for _ in range(at_once)]
+        for what, train in TRAINERS.items():
+            running = [start(train, asked, threads) for _ in range(at_once)]
             found[what, threads, at_once] = [child.result() for child in running]
     return found
 
@@ -69,8 +68,6 @@ def main() -> None:
     """Measure and write the JSON file."""
     options, began = measure.options(__doc__), time.time()
     with tempfile.TemporaryDirectory() as folder:
-        from trainer import make_tiny
-
         model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
         found = side_by_side(asked)
@@ -82,7 +79,7 @@ def main() -> None:
     alone, fighting = step_seconds(found["ours", 1, 1]), step_seconds(crowded)
     throughput = {
         what: max(at_once / step_seconds(found[what, threads, at_once]) for threads, at_once in ((2, 1), (1, 2)))
-        for what in NAMES
+        for what in TRAINERS
     }
     small = {name: share for name, share in own.items() if name not in ("sample", "logprob", "update")}
     tables: dict[str, list[Row]] = {
@@ -142,8 +139,6 @@ def phases_of(found: Any) -> list[Row]:
 
 def whole_run(model: Path, quick: bool) -> dict[str, float]:
     """Share of time of each phase with the settings of the tiny experiment, from its first checkpoint on."""
-    from trainer import ours
-
     training = {"steps": 4, "checkpoint_every": 2, "validate_every": 2, "prompts": 4} if quick else {"steps": 29}
     found = measure.run(ours, {"model": str(model), "training": training, "warm": 1 if quick else 4})
     whole = statistics.fmean(found["seconds"])
@@ -152,9 +147,7 @@ def whole_run(model: Path, quick: bool) -> dict[str, float]:
 
 def beside_busy_processes(asked: dict[str, Any]) -> list[dict[str, Any]]:
     """One training on one thread while two processes keep two cores at work."""
-    from trainer import ours
-
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
     try:
         return [measure.run(ours, asked)]
     finally:

@@ -1,4 +1,4 @@
-"""One training in a process of its own, by this project or by TRL's GRPOTrainer: seconds a step, phases, memory.
+"""One training by this project or by TRL's GRPOTrainer: seconds a step, phases, memory.
 
 Called by rl_step.py, scaling.py and gpu.py. Both get the same weights, prompts, samples, lengths, updates and
 settings: GRPO without group filter, clip range 0.2, mean over the tokens of an update, AdamW at a constant rate,
@@ -360,3 +360,4 @@ def _peak(device: str | None) -> int:
 
 
 TRAINERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"ours": ours, "trl": trl}
+NAMES = {"ours": "this project", "trl": "TRL"}

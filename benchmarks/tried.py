@@ -41,7 +41,7 @@ def main() -> None:
 
         model = make_tiny(Path(folder), options.quick)
         asked = work(model, options.quick)
-        asked["training"]["steps"] = 3 if options.quick else 13
+        asked["training"]["steps"] = 3 if options.quick else 10
         ways = [way for way in WAYS if not (options.quick and way == "torch.compile")]
         found = {way: measure.run(measured, asked | {"way": way}) for way in ways}
         inside = measure.run(seconds_in_products, asked)

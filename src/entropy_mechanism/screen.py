@@ -3,6 +3,7 @@
 Light to import, since the Snakefile does; rules/screen.smk connects it with Snakemake.
 """
 
+import math
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ MOST_NAMED = 3
 MOST_FILES = 5
 """Files that are named at the end: those of one figure."""
 HARDLY_ANY = 2**20
-"""Bytes left on a disk that may have been too few for a job, which may also have been too few for its log."""
+"""With fewer bytes left on its disk, a log may lack the line that says why its job failed."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,21 @@ def _failure(job: Job) -> str:
 
 
 def _reason(log: Path) -> str:
-    """The last line that begins with `error:`, else that the log's disk is full, or else the last line of all."""
+    """The last line that begins with `error:`, else that the log's disk has no room, or else the last line."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     lines = list(filter(None, map(str.strip, text.splitlines())))
     told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if not told and shutil.disk_usage(files.nearest(log)).free < HARDLY_ANY:
+    if not told and _bytes_left(log) < HARDLY_ANY:
         return files.no_space(log.parent)
     return (told or lines or [""])[-1]
+
+
+def _bytes_left(path: Path) -> float:
+    """On the disk that a path is on; infinity where that cannot be told."""
+    try:
+        return shutil.disk_usage(files.nearest(path)).free
+    except OSError:
+        return math.inf

@@ -24,8 +24,10 @@ def test_a_disk_that_becomes_full_under_the_records_costs_another_attempt_and_no
     with small_disk(results / "records", "1m") as disk:
         pid = trainers.start(*trainers.command("results"), at=AfterRow(5), number=signal.SIGSTOP)
         wait_until_stopped(pid)
-        disk.fill()
-        os.kill(pid, signal.SIGCONT)
+        try:
+            disk.fill()
+        finally:
+            os.kill(pid, signal.SIGCONT)
         assert trainers.wait() == 1
         last = trainers.text().splitlines()[-1]
         (path,) = (results / "records/train").glob("*.json")

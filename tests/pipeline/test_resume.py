@@ -67,8 +67,9 @@ def begin(trainers, name, at=None, number=signal.SIGKILL):
     """A trainer in a new process, as a person starts it, with a signal at a moment."""
     program = ["-m", "entropy_mechanism"]
     if at:
-        lines = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from trainers import *; "
-        lines += f"signal_at({at!r}, {int(number)}); from entropy_mechanism.cli import main; main()"
+        lines = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+        lines += f"from trainers import AfterRow, signal_at; signal_at({at!r}, {int(number)}); "
+        lines += "from entropy_mechanism.cli import main; main()"
         program = ["-c", lines]
     return subprocess.Popen(
         [sys.executable, *program, *trainers.command(name)],
@@ -119,8 +120,8 @@ def test_processes_of_their_own_killed_while_importing_and_while_training_end_al
         process.kill()
     assert process.returncode == -signal.SIGKILL
     with begin(trainers, name, AfterRow(10)) as process:
-        pass
-    assert process.returncode == -signal.SIGKILL
+        text = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, text
     trainers.finish(*trainers.command(name))
     assert "going on from step" in trainers.text()
     trainers.assert_alike(name, "whole")
@@ -270,8 +271,10 @@ def test_an_error_of_the_machine_leaves_no_marker(trainers, name):
 def test_two_trainers_of_a_run_exclude_each_other_and_both_end_well(trainers, name):
     with ExitStack() as both:
         one = both.enter_context(begin(trainers, name, AfterRow(2), signal.SIGSTOP))
+        both.callback(one.kill)
         wait_until_stopped(one.pid)
         two, begun = both.enter_context(begin(trainers, name)), ""
+        both.callback(two.kill)
         while "is at work on this run; waiting for it" not in begun:
             line = two.stdout.readline()
             assert line, begun

@@ -86,7 +86,8 @@ def _watch_rows(moment: AfterRow, send: Callable[[], None]) -> None:
 
 def _call_in(seconds: float, send: Callable[[], None]) -> None:
     if not seconds:
-        return send()
+        send()
+        return
     timer = threading.Timer(seconds, send)
     timer.daemon = True
     timer.start()
@@ -160,7 +161,7 @@ class Trainers:
             self.wait()
         request = {"arguments": list(map(str, arguments)), "log": str(self.log)}
         request["umask"] = umask
-        request["signal"] = [type(at).__name__, asdict(at), number] if at else None
+        request["moment"] = [type(at).__name__, asdict(at), number] if at else None
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         self.pid = int(self.server.stdout.readline())
@@ -227,10 +228,12 @@ def _experiment() -> str:
 
 
 def wait_until_stopped(pid: int) -> None:
-    """Until a process has had SIGSTOP."""
-    end = time.monotonic() + 60
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < end
+    """Until a process has had SIGSTOP; it must not end before."""
+    end, state = time.monotonic() + 60, ""
+    while state != "T":
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state != "Z", "the process has ended"
+        assert time.monotonic() < end, "the process was not stopped"
         time.sleep(0.001)
 
 
@@ -256,16 +259,16 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _work(arguments: list[str], log: str, umask: int, signal: tuple[str, dict, int] | None) -> None:
+def _work(arguments: list[str], log: str, umask: int, moment: tuple[str, dict, int] | None) -> None:
     from entropy_mechanism import cli
 
     os.umask(umask)
     for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY)):
         os.dup2(os.open(path, mode | os.O_CREAT | os.O_APPEND), descriptor)
     os.dup2(1, 2)
-    if signal:
-        kind, moment, number = signal
-        signal_at({"AtEvent": AtEvent, "AfterRow": AfterRow}[kind](**moment), number)
+    if moment:
+        kind, place, number = moment
+        signal_at({"AtEvent": AtEvent, "AfterRow": AfterRow}[kind](**place), number)
     status = 1
     try:
         cli.main(arguments)

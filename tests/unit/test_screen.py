@@ -195,6 +195,15 @@ def test_a_log_for_which_its_disk_had_no_room_is_told_of(paths, tmp_path):
         assert told().startswith("Failed: x: there is no gpu; its log")
 
 
+def test_a_log_whose_disk_cannot_be_asked_is_named_all_the_same(paths, tmp_path, monkeypatch):
+    def stale(path):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(screen.shutil, "disk_usage", stale)
+    log = tmp_path / "train.log"
+    assert screen.stopping(paths, [screen.Job("x", (log,))], 4, 9).startswith(f"Failed: x; its log: {log}\n")
+
+
 def test_an_interrupted_run_says_what_is_kept_and_what_to_type(paths):
     text = screen.stopping(paths, [], 4, 9)
     assert text.startswith("Interrupted: 4 of 9 jobs are done and kept")
