@@ -166,11 +166,14 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     from entropy_mechanism.rl.loop import Hooks, Trainer
     from entropy_mechanism.rl.ranks import join
     from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+    from entropy_mechanism.stages.runtime import keep_freed_memory
     from entropy_mechanism.stages.training import MetricsLog
 
     run, task = run_config(work), Task(work)
     if run.compute.device == "cpu":
         torch.use_deterministic_algorithms(True)
+        if work.get("keep", True):
+            keep_freed_memory()
     moments: list[float] = []
     rows = []
     with tempfile.TemporaryDirectory() as folder, join(run.compute) as ranks:

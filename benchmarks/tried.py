@@ -4,11 +4,13 @@
 
 The step of rl_step.py on one thread, as it is and with one thing changed at a time. `start-up` is what the first
 steps take longer than later ones. `matrix products` is the step as it is under torch's profiler: the time inside
-matrix products and attention alone, which no rearrangement of the rest can save. The last table says from which
-share of saved tokens on it pays to read prompts once (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass
-of random models over 2 prompts x 4 responses.
+matrix products and attention alone, which no rearrangement of the rest can save. `Prompts read once` says from which
+share of saved tokens on that pays (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass
+of random models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with
+and without `keep_freed_memory` of stages/runtime.py.
 """
 
+import os
 import statistics
 import tempfile
 import time
@@ -29,6 +31,8 @@ WAYS = {
 }
 SHAPES = (("1 M", 256, 0.1), ("1 M", 256, 0.2), ("1 M", 256, 0.4), ("10 M", 128, 0.1), ("10 M", 128, 0.2))
 """Model of scaling.py, tokens of prompt and response together, and the prompt's share of them."""
+LONGER = (512, 1)
+"""Tokens of prompt and response together, and steps, of the 10 M model of scaling.py that frees memory."""
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product")
 
 
@@ -46,6 +50,9 @@ def main() -> None:
         found = {way: measure.run(measured, asked | {"way": way}) for way in ways}
         inside = measure.run(seconds_in_products, asked)
         shapes = SHAPES[:1] if options.quick else SHAPES
+        longer = [
+            kept_or_not(Path(folder), keep, *((16, 1) if options.quick else LONGER)) for keep in (True, False)
+        ]
         pays = measure.run(prompts_once, {"shapes": shapes, "folder": folder})["rows"]
         floor = floor_seconds(model, asked, found["as it is"], measure.rate(64, 2))
     usual = statistics.median(found["as it is"]["seconds"])
@@ -67,6 +74,7 @@ def main() -> None:
         "One thing changed at a time": rows,
         "Matrix products alone": products,
         "Prompts read once": pays,
+        "Memory that was freed": longer,
     }
     measure.write("tried", options.results, began, tables)
 
@@ -111,6 +119,25 @@ def compiled(states: Callable[..., Any]) -> Callable[..., Any]:
             del inner.forward
 
     return compiled_states
+
+
+def kept_or_not(folder: Path, keep: bool, context: int, steps: int) -> Row:
+    """A training with long responses, with and without keeping the memory that it frees."""
+    from scaling import SIZES, THREADS, VOCABULARY, step
+    from trainer import make_random
+
+    model = make_random(folder / "longer", *SIZES["10 M"], VOCABULARY)
+    found = measure.run(in_the_kernel, step(model, context, 2, steps, 0, keep=keep), THREADS)
+    row = {"freed memory": "kept, as it is" if keep else "given back", "context": context}
+    return row | {"step, s": found["seconds"][0], "in the kernel, s": found["kernel"], "GB": found["peak_gb"]}
+
+
+def in_the_kernel(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: a training, and the processor time of its threads inside the system."""
+    import trainer
+
+    began = os.times().system
+    return trainer.ours(asked) | {"kernel": os.times().system - began}
 
 
 def prompts_once(asked: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from entropy_mechanism import tracking
 from entropy_mechanism.config import HubModel, TinyModel, chosen, load_experiment
 from entropy_mechanism.models import manifest
-from entropy_mechanism.stages.runtime import use_one_thread
+from entropy_mechanism.stages.runtime import compute_on_cpu
 
 
 def make_model(experiment: Path, model: str, output: Path, results: Path) -> None:
     """Warm up a base model into the folder of its manifest `output`, or write the manifest of a published one."""
-    use_one_thread()
+    compute_on_cpu()
     settings = chosen("--model", model, load_experiment(experiment).models)
     params = settings.model_dump(mode="json")
     with tracking.stage("make_model", model, results=results, params=params, outputs=[output]) as record:

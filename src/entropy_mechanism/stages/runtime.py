@@ -1,5 +1,6 @@
 """What the stages that compute with torch share."""
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -18,11 +19,29 @@ from entropy_mechanism.rl.collect import Question
 from entropy_mechanism.rollouts.engine import Completion
 from entropy_mechanism.rollouts.vllm_engine import VllmEngine
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+LARGEST_BLOCK = 2**25
+"""Bytes of the largest block that glibc can be told to take from its heap."""
 
-def use_one_thread() -> None:
-    """Compute on one thread: the same bits on any machine of one kind, and no waiting on busy cores."""
+
+def compute_on_cpu() -> None:
+    """One thread: the same bits on any machine of one kind, no waiting on busy cores; and memory that is kept."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what torch frees, where it is glibc; peak memory is as before.
+
+    It would map every block that is larger than all before anew, and the system fill its pages with zeros: a cache
+    that grows token by token is made of such blocks (benchmarks/tried.py).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def questions(path: Path, tokenizer: PreTrainedTokenizerBase, style: PromptStyle = "plain") -> list[Question]:

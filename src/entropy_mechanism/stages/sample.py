@@ -21,11 +21,11 @@ from entropy_mechanism.rollouts.engine import Completion, Engine, Sampling, samp
 from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 from entropy_mechanism.stages import shared
 from entropy_mechanism.stages.runtime import (
+    compute_on_cpu,
     longest_prompt,
     questions,
     response_text,
     stop_ids,
-    use_one_thread,
     vllm_engine,
 )
 
@@ -54,7 +54,7 @@ def sample(
     chosen("--model", model, settings.models)
     compute = settings.compute_of(model)
     if compute.device == "cpu":
-        use_one_thread()
+        compute_on_cpu()
     sources, targets = files.named_paths(problems), files.named_paths(outputs)
     with tracking.stage(
         "sample",

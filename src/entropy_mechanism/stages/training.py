@@ -28,10 +28,10 @@ from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
 from entropy_mechanism.shapes import from_folder
 from entropy_mechanism.stages.runtime import (
     completion_grader,
+    compute_on_cpu,
     longest_prompt,
     questions,
     stop_ids,
-    use_one_thread,
     vllm_engine,
 )
 from entropy_mechanism.stages.stopping import INTERRUPTED, StopRequest, tell
@@ -52,7 +52,7 @@ def train_run(
     that covers them, and `done.json` is written when all that it vouches for is.
     """
     if run.compute.device == "cpu":
-        use_one_thread()
+        compute_on_cpu()
     base = manifest.read(model)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # once on each node
         base.verify()
