@@ -4,9 +4,9 @@
 
 512 tokens of width 896 in chunks of 128, each variant in a process of its own on one thread of the CPU, in
 float32; at the smaller vocabulary the fastest of three times. Memory is the peak of its resident memory above what
-it held with weights, hidden states and targets in place; gradients count. `plain` is log_softmax of the full logits
-and autograd, `TRL` the head that its trainer uses, `Liger, no entropy` the log-probabilities inside Liger's GRPO
-loss. All give the same log-probabilities, entropies and gradients; where they do not, the benchmark fails.
+it held with weights, hidden states and targets in place; gradients count. `plain` is log_softmax of the full
+logits and autograd, `TRL` the head that its trainer uses, `Liger, no entropy` the log-probabilities inside Liger's
+GRPO loss. All give the same log-probabilities, entropies and gradients; where they do not, the benchmark fails.
 """
 
 import time

@@ -112,7 +112,7 @@ def test_a_kill_on_any_node_ends_all_soon_with_one_line_and_the_run_goes_on(two)
     name, host = "killed", os.uname().nodename
     for what, index in (("launcher", 0), ("launcher", 1), ("rank", 0), ("rank", 1)):
         processes = begin(two, name)
-        wait_for_row(two, name, two.rows(name) + 8, processes[0])
+        wait_for_row(two, name, two.rows(name) + 5, processes[0])
         ranks = ranks_of(two, name)
         ranks = sorted(ranks, key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
         killed = processes[index] if what == "launcher" else None

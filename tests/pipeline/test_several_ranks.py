@@ -130,7 +130,7 @@ def test_a_kill_of_any_process_ends_all_and_the_run_goes_on(ranked):
     name = "killed"
     for victim in ("launcher", "main rank", "other rank"):
         process = begin(ranked, name)
-        wait_for_row(ranked, name, ranked.rows(name) + 8, process)
+        wait_for_row(ranked, name, ranked.rows(name) + 5, process)
         ranks = ranks_of(ranked, name)
         assert len(ranks) == 2
         by_rank = sorted(ranks, key=lambda pid: b"\0RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
