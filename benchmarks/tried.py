@@ -6,8 +6,8 @@ The step of rl_step.py on one thread, as it is and with one thing changed at a t
 steps take longer than later ones. `matrix products` is the step as it is under torch's profiler: the time inside
 matrix products and attention alone, which no rearrangement of the rest can save. `Prompts read once` says from
 which share of saved tokens on that pays (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass of random
-models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with and without
-`keep_freed_memory` of stages/runtime.py.
+models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with and
+without `keep_freed_memory` of stages/runtime.py.
 """
 
 import os
