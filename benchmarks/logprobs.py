@@ -43,7 +43,7 @@ def main() -> None:
             here = [line(mode, asked | {"variant": name}) for name in able]
             compare(here)
             rows += here
-            if mode == "log-probs" and (vocabulary > SMALL or options.quick):
+            if mode == "log-probs" and vocabulary <= SMALL:
                 rows.append(line(mode, asked | {"variant": "this project", "tokens": 2 * tokens}))
                 doubled.append(rows[-1]["GB"] / here[VARIANTS.index("this project")]["GB"])
     for row in rows:
