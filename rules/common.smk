@@ -85,9 +85,9 @@ def track(command, options, wait=True):
         process.wait()
 
 
-def settings(value):
-    """Settings as one line of text: a rule parameter whose change re-runs the rule's jobs."""
-    return value.model_dump_json()
+def settings(value, *without):
+    """Settings as one line of text, some left out: a rule parameter whose change re-runs the rule's jobs."""
+    return value.model_dump_json(exclude=set(without))
 
 
 def code(*parts):

@@ -36,7 +36,9 @@ for number, (names, policies) in enumerate(PLAN.benchmark_sets.items(), start=1)
         params:
             experiment=EXPERIMENT_FILE,
             store=PATHS.store,
-            settings=settings(EXPERIMENT.evaluation),
+            settings=settings(EXPERIMENT.evaluation, "benchmarks", "grader", "compare_with"),
+            benchmarks=[settings(BENCHMARKS[name]) for name in names],
+            dtype=EXPERIMENT.training.dtype,
             prompts=[EXPERIMENT.prompt_of(name) for name in names],
             model=lambda wildcards: PLAN.policies[wildcards.policy].model,
             engine=lambda wildcards: EXPERIMENT.compute_of(PLAN.policies[wildcards.policy].model).engine,

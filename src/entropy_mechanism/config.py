@@ -7,7 +7,7 @@ generated from the same classes (`entropy-mechanism schema`).
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,29 @@ def chosen(option: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
         raise ConfigError(f"{option}: '{name}' is not defined; {options(name, known)}")
     return known[name]
+
+
+def named_paths(option: str, pairs: Iterable[str], known: Mapping[str, Any]) -> dict[str, Path]:
+    """Files by name from the `name=file` of a command-line option, whose names are those of `known`.
+
+    Raises `ConfigError` for another name, and where there is none.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{option}: found {shown(pair)}; allowed: NAME=FILE")
+        chosen(option, name, known)
+        found[name] = Path(path)
+    return found
+
+
+def told_by_name(option: str, paths: Sequence[Path | str], known: Collection[str]) -> dict[str, Path]:
+    """The files of a command-line option by their stems. Raises `ConfigError` for one that is not in `known`."""
+    found = {Path(path).stem: Path(path) for path in paths}
+    for name in found:
+        chosen(option, name, dict.fromkeys(known))
+    return found
 
 
 def load_site(raw: dict[str, Any], path: Path | str = "config/config.yaml") -> Site:

@@ -165,7 +165,7 @@ def passes(run: RunConfig) -> float:
     objective = run.objective
     if isinstance(objective, OwnObjective) and objective.takes_covariance:
         forward += 1
-    if isinstance(objective, Selection) and objective.policy == "current" and objective.scope == "minibatch":
+    if isinstance(objective, Selection) and objective.needs_current and objective.scope == "minibatch":
         forward += 1  # an update of several micro-batches is read once more to select over all of them
     if isinstance(objective, KlCov) and objective.penalty == "full":
         forward += 1

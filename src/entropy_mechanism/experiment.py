@@ -301,16 +301,19 @@ class Experiment(Strict):
         group = self._group(index)
         places = [(f"methods.{method}.", self.methods[method].training)]
         places += [(f"runs[{index}].", group.training)] if group else []
-        made = [place for place, override in places if override and getattr(override, field) is not None]
+        made = [place for place, override in places if override and field in override.model_fields_set]
         found = getattr(self.training_of(method, group), field)
         message = f"found {found}; allowed for method '{method}': {allowed}, since {reason}"
         return KeyedError(f"{made[0] if made else ''}training.{field}", message)
 
     def training_of(self, method: str, group: RunGroup | None = None) -> Training:
-        """The training settings of a method in a group of runs: the experiment's, the group's, the method's."""
+        """The training settings of a method in a group of runs: the experiment's, the group's, the method's.
+
+        A setting that one of them writes counts, `null` too.
+        """
         changes: dict[str, Any] = {}
         for override in (group.training if group else None, self.methods[method].training):
-            changes |= override.model_dump(exclude_none=True) if override else {}
+            changes |= override.model_dump(exclude_unset=True) if override else {}
         return self.training.model_copy(update=changes)
 
     def compute_of(self, model: str) -> Compute:

@@ -117,11 +117,6 @@ def read_frames(paths: Iterable[Path | str]) -> dict[str, Any]:
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in kinds.items()}
 
 
-def named_paths(pairs: Iterable[str]) -> dict[str, Path]:
-    """Files by name from the `name=file` of a command line."""
-    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
-
-
 def sha256(path: Path | str) -> str:
     """Hex digest of a file's bytes."""
     with Path(path).open("rb") as handle:

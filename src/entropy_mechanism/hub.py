@@ -1,5 +1,6 @@
 """Data sets and models from elsewhere: of the Hugging Face hub, of a file, joined; and the choice among all."""
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -101,9 +102,15 @@ class FileSet(Strict):
     prompt: PromptStyle = "plain"
     """How its problems are put to a policy."""
 
+    @model_validator(mode="after")
+    def _two_columns(self) -> "FileSet":
+        if self.problem == self.answer:
+            raise KeyedError("answer", f"found '{self.answer}', the problem's column; allowed: another column")
+        return self
+
     def overlaps(self, other: Strict) -> bool:
         """Whether the two are one file; what else they share is left to decontamination."""
-        return isinstance(other, FileSet) and self.path == other.path
+        return isinstance(other, FileSet) and os.path.normpath(self.path) == os.path.normpath(other.path)
 
 
 class JoinedSet(Strict):

@@ -107,6 +107,11 @@ class Selection(Strict):
         """The share of tokens as a fraction of 1."""
         return self.fraction / 100 if self.unit == "percent" else self.fraction
 
+    @property
+    def needs_current(self) -> bool:
+        """Whether choosing takes log pi of the policy being updated."""
+        return self.policy == "current"
+
     @model_validator(mode="after")
     def _share(self) -> "Selection":
         if self.share > 1:
@@ -166,6 +171,11 @@ class ClipCov(Clipping, Selection):
     """As in ppo-clip; the paper's runs use 1 for both, a mild guard against extreme ratios; Eq. 12 has none."""
     clip_high: NotNegative | None = 1.0
     """As in ppo-clip."""
+
+    @property
+    def needs_current(self) -> bool:
+        """Whether choosing takes log pi of the policy being updated: PPO cuts by its ratio to the old one."""
+        return super().needs_current or self.exclude_clipped
 
     @model_validator(mode="after")
     def _band(self) -> "ClipCov":
@@ -249,7 +259,7 @@ TrainingOverride = create_model(  # type: ignore[call-overload]  # its fields ar
     "TrainingOverride",
     __base__=Strict,
     __doc__="Training settings that a method changes.",
-    **{name: (field.rebuild_annotation() | None, None) for name, field in Training.model_fields.items()},
+    **{name: (field.rebuild_annotation(), None) for name, field in Training.model_fields.items()},
 )
 
 _PAPER_CODE_COV = {"scope": "microbatch", "min_tokens": 1}

@@ -38,7 +38,7 @@ def faults(
     nodes of a cluster; `own_environment` that they have programs of their own there, from conda or an image.
     """
     found = [
-        f"{folder} belongs to {folder.owner()} and cannot be written; choose another folder with `results`"
+        f"{folder} belongs to {_owner(folder)} and cannot be written; choose another folder with `results`"
         for folder in folders
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK)
     ]
@@ -182,6 +182,14 @@ def _can_run_programs() -> bool:
     """Whether jobs find bubblewrap: on the PATH, or beside the Python that runs them."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return os.environ.get(UNSANDBOXED_VARIABLE) == "1" or shutil.which("bwrap", path=places) is not None
+
+
+def _owner(folder: Path) -> str:
+    """The user's name; the number where nobody has it, as in containers."""
+    try:
+        return folder.owner()
+    except KeyError:
+        return f"user {folder.stat().st_uid}"
 
 
 def _missing_folder(key: str, folder: str | None) -> list[str]:

@@ -55,6 +55,8 @@ def _describe(made: dict[str, Any]) -> None:
     for name, definition in {made["title"]: made, **definitions}.items():
         texts = help_texts(sections[name]) if name in sections else {}
         for key, value in definition.get("properties", {}).items():
+            if name == TrainingOverride.__name__:
+                value.pop("default")  # what is left out is as in the experiment, and not null
             referred = definitions.get(value.get("$ref", "").rpartition("/")[2], {})
             if key in texts and texts[key] != referred.get("description"):
                 definition["properties"][key] = dict(sorted((value | {"description": texts[key]}).items()))

@@ -49,7 +49,8 @@ class Training(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's decoupled weight decay."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type to compute in; weights, gradients' sums, optimiser and statistics are float32 either way."""
+    """Type to compute in; weights, gradients' sums, optimiser and statistics are float32 either way. All policies
+    answer the benchmarks in the experiment's own, whatever a method or a group of runs sets."""
     gradient_clip: Positive = 1.0
     """Largest norm of the gradient."""
     temperature: Positive = 1.0
@@ -144,7 +145,8 @@ class Evaluation(Strict):
     max_response: Count
     """Response tokens at most."""
     stop: Stop = None
-    """Tokens that end a response; by default the tokenizer's end-of-sequence token alone."""
+    """Tokens that end a response; by default the tokenizer's end-of-sequence token alone. Every model that answers
+    benchmarks must know them."""
     compare_with: list[str] = Field([])
     """Methods, or `base`, that each run is compared with problem by problem: those of its model, set and seed."""
     seed: Seed = 0

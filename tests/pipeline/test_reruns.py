@@ -124,6 +124,18 @@ def test_another_prompt_samples_again_and_trains_nothing(smoke, edited):
     assert not {"train", "make_model", "prepare", "decontaminate"} & planned.keys()
 
 
+def test_another_type_to_compute_in_samples_the_base_model_again_too(smoke, edited):
+    edited("config/experiments/smoke.yaml", ("\ntraining:\n", "\ntraining:\n  dtype: bfloat16\n"))
+    assert smoke.planned(*SMOKE)["sample"] == 4
+
+
+def test_another_grader_or_comparison_of_policies_samples_nothing(smoke, edited):
+    edited("config/experiments/smoke.yaml", ("\nevaluation:\n", "\nevaluation:\n  grader: paper\n"))
+    planned = smoke.planned(*SMOKE)
+    assert planned["grade"] == 12
+    assert not {"train", "sample"} & planned.keys()
+
+
 def test_every_data_set_of_the_papers_experiment_is_planned(workspace):
     paper = yaml.safe_load((REPOSITORY / "config/experiments/paper.yaml").read_text())
     trained = {name for group in paper["runs"] for name in group["train_sets"]}

@@ -16,6 +16,7 @@ def test_audit_finds_a_flipped_byte_a_missing_file_and_an_unrecorded_one(results
         record.artifact(write(results / "smoke/analysis/notes.md", "n"))
     with tracking.stage("train", "a", results=results, outputs=[run / "metrics.parquet"]):
         write(run / "metrics.parquet", "second")
+    write(run / "gave-up.json", "{}")  # of the attempts before
     assert tracking.audit(results) == []
     write(model / "weights", "abd")
     (data / "x.parquet").unlink()

@@ -71,6 +71,7 @@ def test_missing_rows_and_columns_are_reasons_too():
     for kind in ("curves", "ceiling"):
         assert reasons_without(kind, frames | {kind: frames[kind].iloc[:0]})
         reasons = reasons_without(kind, frames | {kind: frames[kind][["run"]]})
+        assert reasons
         assert all("has no column" in reason for reason in reasons)
 
 

@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from entropy_mechanism import cli, help, schema
+from entropy_mechanism.config import GraderName
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,6 +230,61 @@ def test_an_unknown_run_is_one_line(capsys, tmp_path):
     status, _, text = run(capsys, *resolve(path, tmp_path, "nano--train--gpro--s1"))
     assert status == 1
     assert re.fullmatch(r"error: no run is named 'nano--train--gpro--s1'; .*\n", text)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "figure --name fig99 --frames a --outputs b",
+            "figure or table: 'fig99' is not defined; allowed: fig01, ",
+        ),
+        ("table --name tabel1 --frames a --outputs b", "(did you mean 'table1'?)"),
+        (
+            "score --policy grpo --grades easy=a --overlaps b --output c",
+            "--policy: 'grpo' is not defined; allowed: ",
+        ),
+        ("score --policy nano--base --grades eays=a --overlaps b --output c", "--grades: 'eays' is not defined"),
+        (
+            "score --policy nano--base --grades easy --overlaps b --output c",
+            "--grades: found 'easy'; allowed: NAME=",
+        ),
+        ("compare --policy grpo --grades easy=a --references b=c --output d", "--policy: 'grpo' is not defined"),
+        (
+            "compare --policy nano--base --grades easy=a --references x/easy=c --output d",
+            "--references: 'x/easy' is",
+        ),
+        (
+            "sample --policy a --model nano --problems eays=a --outputs easy=b --store s --key k",
+            "--problems: 'eays'",
+        ),
+        (
+            "sample --policy a --model nano --problems easy=a --outputs eays=b --store s --key k",
+            "--outputs: 'eays'",
+        ),
+        (
+            "decontaminate --train-set a --tested x=b --key train --output c --table d",
+            "--tested: 'x' is not defined",
+        ),
+        ("fit-law --run r --curves c --outputs lwa.parquet", "--outputs: 'lwa' is not defined; allowed: law, "),
+        ("published --outputs other.parquet", "--outputs: 'other' is not defined; allowed: published_law, "),
+        ("tabular --outputs tabluar.parquet", "(did you mean 'tabular'?)"),
+    ],
+)
+def test_a_name_that_is_not_there_is_one_line_before_any_work(capsys, tmp_path, words, line):
+    path = tmp_path / "right.yaml"
+    path.write_text(EXPERIMENT.replace("trian", "held"))
+    stage, *options = words.split()
+    asked = [] if stage in ("figure", "table", "tabular") else ["--experiment", path]
+    status, printed, text = run(capsys, stage, *asked, *options, "--results", tmp_path / "results")
+    assert (status, printed, text.count("\n")) == (1, "", 1)
+    assert text.startswith("error: ")
+    assert line in text
+
+
+def test_the_graders_offered_are_those_that_there_are():
+    (option,) = (action for action in STAGES["grade"]._actions if "--grader" in action.option_strings)
+    assert option.choices == get_args(GraderName)  # importing the settings would make `--help` slow
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,18 @@ def load(**sets):
     return load_experiment("my.yaml")
 
 
+def test_a_column_cannot_be_problem_and_answer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.mine\.answer: found 'text', the problem's column"):
+        load(mine={"kind": "file", "path": "mine.csv", "problem": "text", "answer": "text"})
+
+
+def test_one_file_is_one_data_set_however_its_path_is_spelt():
+    one, same, other = (FileSet(kind="file", path=path) for path in ("a.csv", "./b/../a.csv", "b.csv"))
+    assert one.overlaps(same)
+    assert not one.overlaps(other)
+
+
 def test_other_columns_can_be_named_and_other_formats_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("question,solution\n1+2,3\n")

@@ -64,6 +64,17 @@ def test_a_group_changes_training_for_its_runs_and_a_method_has_the_last_word(pl
     assert (settings["nano--train--grpo--s1"].steps, settings["nano--train--grpo--s1"].samples) == (4, 6)
 
 
+def test_null_switches_off_what_the_experiment_has(planned):
+    def edit(raw):
+        raw["training"]["importance_cap"] = 2.0
+        raw["methods"]["on-policy"]["training"]["importance_cap"] = None
+
+    plan = planned(edit)
+    caps = {run.method: run.training.importance_cap for run in map(plan.run_config, plan.runs)}
+    assert caps.pop("on-policy") is None
+    assert set(caps.values()) == {2.0}
+
+
 def joined(raw):
     code_too(raw)
     raw["data"]["all"] = {"kind": "joined", "parts": ["validation", "code-validation"], "prompt": "paper-eval"}
@@ -123,6 +134,7 @@ def group(index, **changes):
         (group(1, benchmarks=["cod"]), r"runs\[1\].benchmarks\[0\]: 'cod' is not defined in evaluation.bench"),
         (group(1, validation="code"), r"runs\[1\].validation: 'code' may hold problems of 'code'"),
         (group(1, training={"stepz": 3}), r"runs\[1\].training.stepz: unknown key"),
+        (group(1, training={"steps": None}), r"runs\[1\].training.steps: found nothing"),
         (
             group(0, training={"samples": 1}, methods=["plain"]),
             r"runs\[0\].training.samples: found 1; .*grpo compa",

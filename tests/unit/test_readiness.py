@@ -81,6 +81,14 @@ def with_file(path):
     return Plan(TINY.experiment.model_copy(update={"data": TINY.experiment.data | {"mine": settings}}))
 
 
+def test_a_folder_of_a_user_without_a_name_is_refused_by_the_users_number(here, monkeypatch):
+    monkeypatch.setattr(readiness.os, "access", lambda path, mode: False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # as in a container
+    (line,) = readiness.faults(TINY, [], [here], here=True)
+    owner = f"user {here.stat().st_uid}"
+    assert line == f"{here} belongs to {owner} and cannot be written; choose another folder with `results`"
+
+
 def test_a_data_set_whose_file_is_missing_is_named_with_its_key(here):
     def missing(path):
         return readiness.missing_files(with_file(path), PATHS, KNOWN)

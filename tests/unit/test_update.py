@@ -24,7 +24,8 @@ from entropy_mechanism.rl.update import MiniBatch, importance, token_weights, up
 VARIANTS = [(name, {}) for name in OBJECTIVES]
 VARIANTS += [("gspo", {"aggregation": "sequence-mean"}), ("ppo-clip", {"aggregation": "constant"})]
 VARIANTS += [("ppo-clip", {"regularisation": {"entropy": 0.1, "reference_kl": 0.1}})]
-VARIANTS += [(DENSE, {}), (DENSE | {"draw": "top", "form": "weighted", "covariance_low": 1e-6}, {})]
+VARIANTS += [(DENSE, {}), (DENSE | {"policy": "old", "exclude_clipped": False}, {})]
+VARIANTS += [(DENSE | {"draw": "top", "form": "weighted", "covariance_low": 1e-6}, {})]
 
 
 @pytest.mark.parametrize(("objective", "changes"), VARIANTS, ids=str)
@@ -43,6 +44,24 @@ def test_an_update_does_not_depend_on_the_micro_batch_size(policy, objective, ch
         assert results[1][1][name] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), name
     if "selection/count" in results[0][1]:
         assert results[0][1]["selection/count"] == 5  # floor(0.2 x 27)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({"policy": "current", "exclude_clipped": False}, 1),
+        ({"policy": "old", "exclude_clipped": True}, 1),
+        ({"policy": "old", "exclude_clipped": False}, 0),
+    ],
+)
+def test_choosing_over_several_micro_batches_reads_them_ahead_only_where_it_has_to(
+    policy, monkeypatch, changes, passes
+):
+    batch, read, measure = mini_batch(policy), [], Policy.measure
+    monkeypatch.setattr(Policy, "measure", lambda *given, **more: read.append(1) or measure(*given, **more))
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    update(Policy(policy), optimizer, batch, config_for(DENSE | changes, micro_batch_tokens=8), (1,))
+    assert len(read) == passes
 
 
 def hottest(logprob, advantage, count):

@@ -9,9 +9,8 @@ from matplotlib.lines import Line2D
 from ..analysis.ceiling import CEILING_COLUMNS, TOO_FEW, last_quarter
 from ..analysis.law import law
 from ..analysis.published import joined
-from . import law_panels, published, registry, style
+from . import law_panels, published, style
 
-INPUTS = registry.FIGURES["ceiling"].inputs
 TITLE = "Interventions against the baseline's curve and ceiling"
 CAPTION = (
     "Accuracy (%) of each validation against the entropy of the same policy (nats per token; logarithmic, "

@@ -3,9 +3,8 @@
 import pandas as pd
 
 from ..analysis.ceiling import CEILING_COLUMNS
-from . import registry, style
+from . import style
 
-INPUTS = registry.TABLES["ceiling_test"].inputs
 TITLE = "On the baseline's curve, or above its ceiling?"
 CAPTION = (
     "R = -a exp(H) + b fitted to the baseline's runs (GRPO, all seeds of a model and training set), against "

@@ -3,9 +3,8 @@
 import pandas as pd
 
 from ..analysis.common_law import COMMON, COMMON_LAW_COLUMNS
-from . import registry, style
+from . import style
 
-INPUTS = registry.TABLES["common_law"].inputs
 TITLE = "One curve for several methods?"
 CAPTION = (
     "R = -a exp(H) + b fitted to all runs of each method and to all methods together, with 95 % intervals; "

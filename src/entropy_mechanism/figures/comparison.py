@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from . import averages, registry, series, style
+from . import averages, series, style
 
-INPUTS = registry.TABLES["comparison"].inputs
 TITLE = "Differences by problem"
 CAPTION = (
     "Score of a policy less that of the policy it is compared with, on the same problems, in percentage points, "

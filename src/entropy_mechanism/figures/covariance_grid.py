@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from . import registry, style
+from . import style
 
-INPUTS = registry.TABLES["covariance_grid"].inputs
 TITLE = "Covariance and entropy loss across tasks, models, algorithms and updates"
 CAPTION = (
     "Over the steps of training: share with a positive response-level covariance (Eq. 8-9), Pearson correlation "

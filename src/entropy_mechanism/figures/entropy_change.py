@@ -6,9 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..analysis.columns import ENTROPY_BEFORE_FILTER
-from . import panels, registry, style
+from . import panels, style
 
-INPUTS = registry.FIGURES["entropy_change"].inputs
 TITLE = "Measured changes of entropy and Lemma 1"
 CAPTION = (
     "Language models, exact over the vocabulary. Top: the change of entropy that a step's updates make after "

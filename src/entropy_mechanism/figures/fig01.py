@@ -5,9 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import law_panels, panels, published, registry, series, style
+from . import law_panels, panels, published, series, style
 
-INPUTS = registry.FIGURES["fig01"].inputs
 TITLE = "Entropy is spent for accuracy"
 CAPTION = (
     "Above: policy entropy (nats per token) and validation accuracy (%) of GRPO against gradient steps, for the "

@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import panels, registry, series, style
+from . import panels, series, style
 
-INPUTS = registry.FIGURES["fig02"].inputs
 TITLE = "Most of the change happens early"
 # Printed in the paper's Fig 2 (shares in percent, averaged over 11 models), at steps 200 and 800 of 2400.
 PAPER = {(1 / 12, "entropy left"): 27.0, (1 / 12, "gain reached"): 76.0}

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, registry, style
+from . import law_panels, style
 
-INPUTS = registry.FIGURES["fig03"].inputs
 TITLE = "Accuracy against entropy on mathematics, by model family"
 CAPTION = (
     "Each dot is one validation of a GRPO run on mathematics: its accuracy (%) against the policy entropy of the "

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, registry, style
+from . import law_panels, style
 
-INPUTS = registry.FIGURES["fig04"].inputs
 TITLE = "Accuracy against entropy on code, by model family"
 CAPTION = (
     "As Fig 3, for GRPO runs whose training problems are graded by running a program: accuracy (%) of each "

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import law_panels, panels, registry, series, style
+from . import law_panels, panels, series, style
 
-INPUTS = registry.FIGURES["fig05"].inputs
 TITLE = "Early training predicts late accuracy"
 FRACTION = 0.15
 SIZES = ("1.5B", "3B", "7B", "32B")

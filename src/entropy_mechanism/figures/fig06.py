@@ -5,9 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import law_panels, panels, published, registry, series, style
+from . import law_panels, panels, published, series, style
 
-INPUTS = registry.FIGURES["fig06"].inputs
 TITLE = "One curve for all algorithms?"
 METHODS = ("grpo", "rloo", "prime", "reinforce++")
 CAPTION = (

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import panels, registry, series, style
+from . import panels, series, style
 
-INPUTS = registry.FIGURES["fig07"].inputs
 TITLE = "The coefficients against model size"
 CAPTION = (
     "Coefficients a and b of R = -a exp(H) + b (R as a fraction) of GRPO runs against the natural logarithm of "

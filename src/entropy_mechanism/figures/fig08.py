@@ -5,9 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import panels, published, registry, series, style
+from . import panels, published, series, style
 
-INPUTS = registry.FIGURES["fig08"].inputs
 TITLE = "Covariance and the change of entropy"
 CAPTION = (
     "Strictly on-policy GRPO (one update per rollout, largest model). First: group-wise covariance of "

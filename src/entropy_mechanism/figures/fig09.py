@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import registry, style, sweep
+from . import style, sweep
 
-INPUTS = registry.FIGURES["fig09"].inputs
 TITLE = "An entropy bonus is hard to tune"
 SWEEP = sweep.Sweep("regularisation", "entropy", "entropy coefficient α")
 CAPTION = (

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import registry, style, sweep
+from . import style, sweep
 
-INPUTS = registry.FIGURES["fig10"].inputs
 TITLE = "A KL to the base model keeps entropy and costs accuracy"
 SWEEP = sweep.Sweep("regularisation", "reference_kl", "reference-KL coefficient β")
 CAPTION = (

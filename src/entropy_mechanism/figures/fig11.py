@@ -5,9 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import panels, published, registry, series, style
+from . import panels, published, series, style
 
-INPUTS = registry.FIGURES["fig11"].inputs
 TITLE = "Keeping the entropy: GRPO, Clip-higher, Clip-Cov, KL-Cov"
 CAPTION = (
     "Policy entropy (nats per token), mean response length (tokens) and validation accuracy (%) against gradient "

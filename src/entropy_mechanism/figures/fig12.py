@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import registry, style, sweep
+from . import style, sweep
 
-INPUTS = registry.FIGURES["fig12"].inputs
 TITLE = "Controlling the entropy"
 CAPTION = (
     "Policy entropy (nats per token, above) and validation accuracy (%, below) against gradient steps. Left: "

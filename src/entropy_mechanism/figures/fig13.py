@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, panels, published, registry, series, style
+from . import law_panels, panels, published, series, style
 
-INPUTS = registry.FIGURES["fig13"].inputs
 TITLE = "The coefficients depend on the training data"
 CAPTION = (
     "Accuracy (%) of each validation against the entropy of the same policy (nats per token; logarithmic, "

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import law_panels, panels, registry, series, style
+from . import law_panels, panels, series, style
 
-INPUTS = registry.FIGURES["fig14"].inputs
 TITLE = "The law for instruction-tuned models"
 PANEL = "instruct"
 CAPTION = (

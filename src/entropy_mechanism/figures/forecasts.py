@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.forecasting import FORECAST_COLUMNS, PREDICTORS
-from . import registry, style
+from . import style
 
-INPUTS = registry.TABLES["forecasts"].inputs
 TITLE = "Predicting one part of training from another"
 CAPTION = (
     "Root mean square error over the predicted points and, in brackets, error at the point farthest from the "

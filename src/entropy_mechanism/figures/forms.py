@@ -3,9 +3,8 @@
 import pandas as pd
 
 from ..analysis.forms import FORM_COLUMNS, FORMS
-from . import registry, style
+from . import style
 
-INPUTS = registry.TABLES["forms"].inputs
 TITLE = "Which form has the curve?"
 CAPTION = (
     "Root mean square error, in accuracy points, of predicting each fifth of a run's points from the other four, "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
-from ..config import FigureRuns
+from ..config import FigureRuns, chosen
 from ..own_code import module as own_module
 
 
@@ -66,15 +66,13 @@ def adopt(figures: Mapping[str, FigureRuns]) -> None:
 
 
 def entry(name: str) -> Entry:
-    """The entry of a figure or table. Raises KeyError that lists the known names."""
-    known = FIGURES | TABLES | OWN
-    if name not in known:
-        raise KeyError(f"no figure or table named {name!r}; there are {', '.join(known)}")
-    return known[name]
+    """The entry of a figure or table. Raises ConfigError that lists the known names."""
+    found: Entry = chosen("figure or table", name, FIGURES | TABLES | OWN)
+    return found
 
 
 def load(name: str) -> ModuleType:
-    """Import a figure's module (INPUTS, TITLE, CAPTION, data, draw) or a table's (…, table, display)."""
+    """Import a figure's module (TITLE, CAPTION, data, draw) or a table's (…, table, display)."""
     found = entry(name)
     return (
         own_module(found.module, found.sha256) if found.sha256 else import_module(f"{__package__}.{found.module}")

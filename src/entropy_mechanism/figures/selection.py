@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from . import averages, registry, series, style, sweep
+from . import averages, series, style, sweep
 
-INPUTS = registry.TABLES["selection"].inputs
 TITLE = "How tokens are selected"
 CAPTION = (
     "Clip-Cov and KL-Cov with different scopes, log-probabilities, shares, bounds and penalties, and GRPO from "

@@ -1,8 +1,8 @@
 """How all figures look, and how runs become the series that they show.
 
-A figure module declares `INPUTS`, `TITLE` and `CAPTION` and has two functions: `data(frames)` returns
-everything that is drawn, in the columns `COLUMNS`, and `draw(frames)` draws exactly that. `frames` maps the stem
-of an analysis file to its frame.
+A figure module declares `TITLE` and `CAPTION` and has two functions: `data(frames)` returns everything that is
+drawn, in the columns `COLUMNS`, and `draw(frames)` draws exactly that. `frames` maps the stem of an analysis file
+to its frame; which ones, `registry` says.
 """
 
 import functools

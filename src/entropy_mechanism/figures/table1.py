@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from . import published, registry, series, style
+from . import published, series, style
 
-INPUTS = registry.TABLES["table1"].inputs
 TITLE = "Covariance of the top tokens at the first step"
 CAPTION = (
     "Mean token covariance (Eq. 10) of the tokens with the largest covariance, from the token records of the "

@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from . import averages, published, registry, series, style
+from . import averages, published, series, style
 
-INPUTS = registry.TABLES["table2"].inputs
 TITLE = "Benchmark scores"
 CAPTION = (
     "Score in percent, mean over seeds, with bootstrap interval over problems (the mean interval of single seeds, "

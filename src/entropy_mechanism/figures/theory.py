@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import panels, registry, style
+from . import panels, style
 
-INPUTS = registry.FIGURES["theory"].inputs
 TITLE = "The entropy formulas on tabular softmax policies"
 CAPTION = (
     "Exact in float64, without any training. Top: error of the first-order formulas against the size of the "

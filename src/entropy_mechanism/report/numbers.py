@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from ..figures import fig02, fig05, fig11, published, series, style, table1
 
-INPUTS = ("curves", "law", "forecasts", "consumption", "dynamics_summary", "token_covariances", "runs")
 NAN = float("nan")
 
 
@@ -104,14 +103,6 @@ class Headlines:
             )
         return (*told, *(entry.verdict for entry in self.methods if not entry.is_baseline))
 
-    @property
-    def complete(self) -> bool:
-        """Whether every number is there."""
-        return not any(
-            isinstance(value, float) and math.isnan(value)
-            for value in (getattr(self, field.name) for field in fields(self))
-        )
-
 
 def _ends(run: pd.DataFrame, column: str) -> tuple[float, float]:
     """First measured value of one run and its mean over the last tenth, not known after a single measurement."""
@@ -162,7 +153,7 @@ def _method_entropies(curves: pd.DataFrame) -> tuple[MethodEntropy, ...]:
 
 
 def headlines(frames: style.Frames) -> Headlines:
-    """The headline numbers; `frames` holds the analysis frames named in `INPUTS`."""
+    """The headline numbers of the analysis frames."""
     curves = frames["curves"]
     baseline = style.largest_model(style.of_method(curves), frames["runs"])
     if baseline.empty:  # without GRPO there is still something to say about the other methods
@@ -226,12 +217,14 @@ def _consumption(frames: style.Frames) -> Iterator[Row]:
 
 
 def _entropies(frames: style.Frames) -> Iterator[Row]:
-    paper = published.load(f"fig11_{fig11.PAPER_MODEL}")
+    found = headlines(frames)
+    model = found.model if found.model in published.FIG11_MODELS else fig11.PAPER_MODEL
+    paper = published.load(f"fig11_{model}")
     paper = paper[paper["quantity"] == "entropy"].rename(columns={"value": style.ENTROPY})
     ends = {name.lower(): series.last_tenth(curve, style.ENTROPY) for name, curve in paper.groupby("series")}
-    ours = {entry.method.lower().replace("_", "-"): entry.ratio for entry in headlines(frames).methods}
+    ours = {style.method_key(entry.method): entry.ratio for entry in found.methods}
     for method in fig11.METHODS[1:]:
-        name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training"
+        name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training (paper: {model})"
         yield name, "times", ends[method] / ends[style.BASELINE], ours.get(method, NAN)
 
 

@@ -282,11 +282,11 @@ def select(
 def _select_ahead(policy: Policy, batch: MiniBatch, config: RunConfig, generator: torch.Generator) -> torch.Tensor:
     """Selection over a batch that is read in several micro-batches: one extra pass without gradient.
 
-    With `policy: old` that pass serves Clip-Cov alone, which leaves out tokens that PPO clips.
+    With `policy: old` that pass is needed by Clip-Cov's `exclude_clipped` alone.
     """
     settings, current = config.objective, batch.old_logprob_N
     assert isinstance(settings, Selection)
-    if settings.policy == "current" or isinstance(settings, ClipCov):
+    if settings.needs_current:
         current = _measure(policy, batch, config)
     return select(current, batch.old_logprob_N, batch.advantage_N, settings, generator)
 

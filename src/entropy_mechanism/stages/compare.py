@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import chosen, load_experiment, named_paths
 from entropy_mechanism.evaluation.comparison import compare
 from entropy_mechanism.plan import Plan
 
@@ -15,21 +15,23 @@ def compare_policies(
 ) -> None:
     """Compare one policy, graded in files `benchmark=file`, with others, in files `policy/benchmark=file`."""
     settings = load_experiment(experiment)
-    ours = files.named_paths(grades)
-    protocols = {name: settings.evaluation.benchmarks[name].protocols for name in ours}
+    policies, benchmarks = Plan(settings).policies, settings.evaluation.benchmarks
+    identity = chosen("--policy", policy, policies).identity
+    ours = named_paths("--grades", grades, benchmarks)
+    protocols = {name: benchmarks[name].protocols for name in ours}
     theirs: dict[str, dict[str, Path]] = {}
-    for name, path in files.named_paths(references).items():
+    pairs = [f"{other}/{name}" for other in policies for name in benchmarks]
+    for name, path in named_paths("--references", references, dict.fromkeys(pairs)).items():
         other, benchmark = name.rsplit("/", 1)
         theirs.setdefault(other, {})[benchmark] = path
     inputs = [*ours.values(), *(path for paths in theirs.values() for path in paths.values())]
     with tracking.stage("compare", policy, results=results, inputs=inputs, outputs=[output]) as record:
         graded = {name: pd.read_parquet(path) for name, path in ours.items()}
-        identity = Plan(settings).policies[policy].identity
         frames = []
         for other, paths in theirs.items():
             read = {name: pd.read_parquet(path) for name, path in paths.items()}
             frame = compare(graded, read, protocols, settings.analysis.seed, settings.analysis.resamples)
-            columns = identity | {"reference": other, "reference_method": Plan(settings).policies[other].method}
+            columns = identity | {"reference": other, "reference_method": policies[other].method}
             for position, (name, value) in enumerate(columns.items()):
                 frame.insert(position, name, value)
             frames.append(frame.astype({"seed": "Int64", "train_set": "str"}))

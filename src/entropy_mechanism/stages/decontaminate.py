@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import load_experiment, named_paths
 from entropy_mechanism.data.decontaminate import contained, summary
 from entropy_mechanism.data.problems import from_frame
 
@@ -14,8 +14,9 @@ def decontaminate(
     experiment: Path, train_set: Path, tested: list[str], key: str, output: Path, table: Path, results: Path
 ) -> None:
     """Look for the problems of every test set, given as `name=file`, in the training set named `key`."""
-    settings = load_experiment(experiment).decontamination
-    paths = files.named_paths(tested)
+    experiment_settings = load_experiment(experiment)
+    settings = experiment_settings.decontamination
+    paths = named_paths("--tested", tested, experiment_settings.data)
     params = settings.model_dump(mode="json")
     inputs = [train_set, *paths.values()]
     with tracking.stage(

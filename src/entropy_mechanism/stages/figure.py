@@ -22,6 +22,8 @@ def figure(
 
     `code` is the file of a figure of one's own, which must have the digest `sha256` where that is given.
     """
+    if not code:
+        registry.entry(name)
     paths = [Path(path) for path in outputs]
     with tracking.stage("figure", name, results=results, inputs=frames, outputs=paths):
         module = own_code.module(code, sha256 or files.sha256(code)) if code else registry.load(name)
@@ -36,6 +38,7 @@ def figure(
 
 def table(name: str, frames: list[str], outputs: list[str], results: Path) -> None:
     """Write a table: csv, md and json (title, caption, runs), in this order."""
+    registry.entry(name)
     paths = [Path(path) for path in outputs]
     with tracking.stage("table", name, results=results, inputs=frames, outputs=paths):
         module = registry.load(name)

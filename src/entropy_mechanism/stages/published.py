@@ -11,9 +11,12 @@ from entropy_mechanism.analysis.forecasting import forecast_runs
 from entropy_mechanism.analysis.forms import compare_forms
 from entropy_mechanism.analysis.law import fit_runs
 from entropy_mechanism.analysis.size_law import size_law
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import load_experiment, told_by_name
 from entropy_mechanism.figures import published as readings
+from entropy_mechanism.paths import FIXED
 from entropy_mechanism.settings import Analysis
+
+TABLES = [name for name in FIXED if name.startswith("published")]
 
 
 def published(experiment: Path, outputs: list[str], results: Path) -> None:
@@ -23,11 +26,11 @@ def published(experiment: Path, outputs: list[str], results: Path) -> None:
     """
     settings = load_experiment(experiment).analysis
     params = settings.model_dump(mode="json")
-    paths = [Path(path) for path in outputs]
-    with tracking.stage("published", "published", results=results, params=params, outputs=paths):
+    paths = told_by_name("--outputs", outputs, TABLES)
+    with tracking.stage("published", "published", results=results, params=params, outputs=paths.values()):
         tables = analyse_published(settings)
-        for path in paths:
-            files.write_parquet(path, tables[path.stem])
+        for name, path in paths.items():
+            files.write_parquet(path, tables[name])
 
 
 def analyse_published(settings: Analysis) -> dict[str, pd.DataFrame]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import Benchmark, Compute, Experiment, chosen, load_experiment
+from entropy_mechanism.config import Benchmark, Compute, Experiment, chosen, load_experiment, named_paths
 from entropy_mechanism.data.problems import from_frame
 from entropy_mechanism.models import manifest
 from entropy_mechanism.models.load import load_policy, load_tokenizer
@@ -55,7 +55,9 @@ def sample(
     compute = settings.compute_of(model)
     if compute.device == "cpu":
         compute_on_cpu()
-    sources, targets = files.named_paths(problems), files.named_paths(outputs)
+    benchmarks = settings.evaluation.benchmarks
+    sources = named_paths("--problems", problems, benchmarks)
+    targets = named_paths("--outputs", outputs, sources)
     with tracking.stage(
         "sample",
         key,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from entropy_mechanism import files, tracking
-from entropy_mechanism.config import load_experiment
+from entropy_mechanism.config import chosen, load_experiment, named_paths
 from entropy_mechanism.evaluation.metrics import MACRO, POOLED, scores
 from entropy_mechanism.plan import Plan
 
@@ -19,7 +19,8 @@ def score(
     the policy's training sets contain; they are empty where nothing is left of a benchmark.
     """
     settings = load_experiment(experiment)
-    paths = files.named_paths(grades)
+    identity = chosen("--policy", policy, Plan(settings).policies).identity
+    paths = named_paths("--grades", grades, settings.evaluation.benchmarks)
     protocols = {name: settings.evaluation.benchmarks[name].protocols for name in paths}
     inputs: list[Path | str] = [*paths.values(), *overlaps]
     with tracking.stage("score", policy, results=results, inputs=inputs, outputs=[output]) as record:
@@ -34,7 +35,6 @@ def score(
                 clean[name] = left
         resampling = (protocols, settings.analysis.seed, settings.analysis.resamples)
         frame = _beside(scores(frames, *resampling), scores(clean, *resampling))
-        identity = Plan(settings).policies[policy].identity
         for position, (name, value) in enumerate(identity.items()):
             frame.insert(position, name, value)
         frame = frame.astype({"seed": "Int64", "train_set": "str"})

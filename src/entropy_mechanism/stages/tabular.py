@@ -6,6 +6,7 @@ import pandas as pd
 
 from entropy_mechanism import files, tracking
 from entropy_mechanism.analysis import tabular
+from entropy_mechanism.config import told_by_name
 
 FRAMES = {
     "tabular": tabular.tabular,
@@ -17,11 +18,11 @@ FRAMES = {
 
 def write_tabular(outputs: list[str], results: Path) -> None:
     """Formulas beside exact changes, and constructed cases. Outputs are told by their stems, those of `FRAMES`."""
-    paths = [Path(path) for path in outputs]
-    with tracking.stage("tabular", "tabular", results=results, outputs=paths) as record:
-        frames = {path: FRAMES[path.stem]() for path in paths}
-        for path, frame in frames.items():
-            files.write_parquet(path, frame)
-        checks = [frame for path, frame in frames.items() if path.stem.startswith("tabular")]
+    paths = told_by_name("--outputs", outputs, FRAMES)
+    with tracking.stage("tabular", "tabular", results=results, outputs=paths.values()) as record:
+        frames = {name: FRAMES[name]() for name in paths}
+        for name, frame in frames.items():
+            files.write_parquet(paths[name], frame)
+        checks = [frame for name, frame in frames.items() if name.startswith("tabular")]
         for row in tabular.error_slopes(pd.concat(checks)).itertuples() if checks else ():
             record.metric(f"slope/{row.check}/{row.states}/{row.form}", row.slope)

@@ -13,21 +13,24 @@ from entropy_mechanism import files, tracking
 from entropy_mechanism.analysis.covariance_levels import step_levels
 from entropy_mechanism.analysis.dynamics import LEVELS
 from entropy_mechanism.analysis.token_covariances import METRICS, RECORDED, read_step, step_covariances
-from entropy_mechanism.config import read_run_config
+from entropy_mechanism.config import read_run_config, told_by_name
 from entropy_mechanism.models import manifest
 from entropy_mechanism.rl.token_records import read_shard, shard_path
+
+TABLES = ("token_covariances", "covariance_levels")
 
 
 def token_covariances(
     config: Path, metrics: Path, source: Path, store: Path, outputs: list[Path], results: Path
 ) -> None:
-    """Covariances and levels, in this order: one row per recorded step of a run, none when it keeps no records.
+    """One row per recorded step of a run, none when it keeps no records. Outputs are told by stems, as `TABLES`.
 
     The records stand in the run's folder of the `store`, which the manifest `source` names by its fingerprint.
     Raises ValueError when a record is missing that settings and metrics say there is, or cannot be read.
     """
     torch.set_num_threads(1)  # the same bits on any number of cores
     run = read_run_config(config)
+    paths = told_by_name("--outputs", outputs, TABLES)
     with tracking.stage(
         "token_covariances", run.run, results=results, inputs=[config, metrics, source], outputs=outputs
     ) as record:
@@ -49,7 +52,9 @@ def token_covariances(
                 f"token records of {run.run} (training.record_tokens_every: {every}) are not as its training left "
                 f"them: {error}. Delete {folder} and {source} and run the workflow again: that trains the run anew"
             ) from error
-        for path, rows, names in zip(outputs, (covariances, levels), (METRICS, LEVELS), strict=True):
+        tables = dict(zip(TABLES, ((covariances, METRICS), (levels, LEVELS)), strict=True))
+        for file, path in paths.items():
+            rows, names = tables[file]
             # the row that is cut off again gives a run without records the columns and their types
             model = pd.DataFrame([{"step": 0} | dict.fromkeys(names, 0.0)]).iloc[:0]
             frame = pd.DataFrame(rows) if rows else model

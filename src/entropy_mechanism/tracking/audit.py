@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from entropy_mechanism.paths import RESERVED
+from entropy_mechanism.paths import GAVE_UP, RESERVED
 from entropy_mechanism.tracking.provenance import vanished
 from entropy_mechanism.tracking.records import (
     FINISHED,
@@ -95,5 +95,5 @@ def _files_of_experiments(results: Path) -> list[Path]:
         for experiment in experiments
         for room in AUDITED
         for path in (experiment / room).rglob("*")
-        if path.is_file() and path.name != SNAKEMAKE_MARKER
+        if path.is_file() and path.name not in (SNAKEMAKE_MARKER, GAVE_UP)
     ]

@@ -140,7 +140,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, or one that it rests on and its referees asked about (`referees`).
+    """A statement of the paper, or one that it rests on and its referees asked about.
 
     `items` are the figures and tables of this project that show it. The first criterion that is measured stands in
     the overview.
@@ -151,7 +151,6 @@ class Claim:
     source: str
     criteria: tuple[Criterion, ...]
     items: tuple[str, ...] = ()
-    referees: bool = False
 
     @property
     def rule(self) -> str:

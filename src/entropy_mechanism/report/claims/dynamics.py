@@ -322,7 +322,6 @@ POSITIVITY = Claim(
     statement="A policy that gains reward has positive covariance, so that it has to lose entropy",
     source="Referees on Section 3; the paper reports positivity as an observation",
     items=("theory",),
-    referees=True,
     criteria=(
         Criterion(
             "constructed cases with negative covariance and rising entropy",

@@ -144,7 +144,6 @@ CLAIMS = (
         statement="The exponential is the right form of the law, not one curve among others",
         source="Referees on Section 2; Eq. 6 has no derivation; published numbers: our fits of its curves",
         items=("forms",),
-        referees=True,
         criteria=(
             Criterion(
                 "share of GRPO runs that no other form fits better (AICc difference of at most 2)",
@@ -167,7 +166,6 @@ CLAIMS = (
         statement="The law holds in both directions: the late part of a run predicts its early part as well",
         source="Referees on Section 2.4; published number: our reading of Fig 11",
         items=("forecasts",),
-        referees=True,
         criteria=(
             Criterion(
                 "error of the early half from the late one, over that the other way round",
@@ -183,7 +181,6 @@ CLAIMS = (
         statement="What keeps entropy moves along the baseline's curve R(H) and stays below its ceiling b − a",
         source="Referees on Sections 2 and 4",
         items=("ceiling", "ceiling_test"),
-        referees=True,
         criteria=(
             Criterion(
                 "share of runs with more entropy within 2 points of the baseline's curve, with the whole interval",
@@ -207,7 +204,6 @@ CLAIMS = (
         statement="The change of a token's logit is proportional to its advantage",
         source="Referees on Section 3.2: Proposition 1 and Theorem 2 suppose exact gradients and tabular policies",
         items=("entropy_change",),
-        referees=True,
         criteria=(
             Criterion(
                 "correlation of logit change and π A over tokens (Proposition 1)",
@@ -228,7 +224,6 @@ CLAIMS = (
         statement="The change of the states' distribution, which Lemma 1 drops, is small",
         source="Referees on Section 3.2",
         items=("entropy_change", "theory"),
-        referees=True,
         criteria=(
             Criterion(
                 "entropy change over training from other prefixes, over that on the same ones",
@@ -251,7 +246,6 @@ CLAIMS = (
         statement="Token, response and action covariances are interchangeable",
         source="Referees on Sections 3.3 and 4.2: Fig 8 shows one, the methods use another",
         items=("covariance_grid",),
-        referees=True,
         criteria=(
             Criterion(
                 "correlation of token and response covariance over steps",
@@ -272,7 +266,6 @@ CLAIMS = (
         statement="It does not matter among which tokens, and by whose log-probabilities, the selection is made",
         source="Referees and users of the code: the text selects per batch, the code per micro-batch",
         items=("selection",),
-        referees=True,
         criteria=(
             Criterion(
                 "factor between final entropies of the default scope and others, over that between seeds",

@@ -139,9 +139,17 @@ def shared_places(plan: Plan, paths: Paths) -> dict[str, Path]:
     return found
 
 
+def _user() -> str:
+    """The user's name; the number where it has none, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
+
+
 def _accounting() -> dict[str, tuple[str, ...]]:
     """What Slurm's accounting is asked, by the command that asks."""
-    user = f"user={getpass.getuser()}"
+    user = f"user={_user()}"
     return {
         "sacct": ("sacct", "--noheader", "--allocations", "--format=jobid", "--starttime=now"),
         "sacctmgr": ("sacctmgr", "--noheader", "--parsable2", "show", "associations", user,
