@@ -8,6 +8,7 @@ trainers take turns. The first step, which allocates the optimiser's state, is n
 tokens, where that is little of a step. Costs of the batch are of the smallest model at context 256.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -35,7 +36,7 @@ GRID = [
     ("1 M", 64, 5, 2, 2),
     ("1 M", 256, 3, 1, 2),
     ("1 M", 1024, 1, 1, 1),
-    ("10 M", 64, 3, 1, 2),
+    ("10 M", 64, 4, 1, 3),
     ("10 M", 1024, 1, 0, 1),
     ("50 M", 64, 2, 1, 2),
     ("150 M", 64, 1, 1, 1),
@@ -68,32 +69,45 @@ def step(model: Path, context: int, prompts: int, steps: int, warm: int, **more:
 def measured(
     asked: dict[str, Any], rate: float, threads: int = THREADS, rounds: int = 1
 ) -> dict[str, dict[str, Any]]:
-    """What both trainers take for a step, and what it takes at least; in a second round the other is first."""
+    """What both trainers take for a step, and what it takes at least; in every other round the other is first.
+
+    `step` is the median of all rounds, `by round` those of each, `phases` their mean.
+    """
     training = asked["training"]
     size = floor.Step(training["prompts"], training["samples"], asked["prompt_tokens"], training["max_response"])
     least = sum(floor.step_flops(from_folder(Path(asked["model"])), size).values()) / rate
-    found: dict[str, dict[str, Any]] = {}
-    steps: dict[str, list[float]] = {what: [] for what in TRAINERS}
+    found: dict[str, list[dict[str, Any]]] = {what: [] for what in TRAINERS}
     for turn in range(rounds):
         for what in list(TRAINERS)[:: -1 if turn % 2 else 1]:
-            found[what] = measure.run(TRAINERS[what], asked, threads)
-            steps[what] += found[what]["seconds"]
-            if found[what]["response_tokens"] != training["max_response"]:
-                wrote = found[what]["response_tokens"]
-                raise ValueError(f"{what} wrote {wrote} tokens, not {training['max_response']}")
+            one = measure.run(TRAINERS[what], asked, threads)
+            found[what].append(one)
+            if one["response_tokens"] != training["max_response"]:
+                raise ValueError(f"{what} wrote {one['response_tokens']} tokens, not {training['max_response']}")
     return {
-        what: one | {"step": statistics.median(steps[what]), "tokens": size.tokens, "floor": least}
-        for what, one in found.items()
+        what: {
+            "step": statistics.median(itertools.chain.from_iterable(one["seconds"] for one in all_rounds)),
+            "by round": [statistics.median(one["seconds"]) for one in all_rounds],
+            "phases": {
+                phase: statistics.fmean(one["phases"][phase] for one in all_rounds)
+                for phase in all_rounds[0]["phases"]
+            },
+            "peak_gb": max(one["peak_gb"] for one in all_rounds),
+            "tokens": size.tokens,
+            "floor": least,
+        }
+        for what, all_rounds in found.items()
     }
 
 
 def row(label: dict[str, Any], found: dict[str, dict[str, Any]]) -> Row:
     """A line of the table."""
     own, other = found["ours"], found["trl"]
+    ratios = [theirs / ours for ours, theirs in zip(own["by round"], other["by round"], strict=True)]
     return label | {
         "seconds a step": own["step"],
         "TRL": other["step"],
         "TRL / this": other["step"] / own["step"],
+        "by round": f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "",
         "times the floor": own["step"] / own["floor"],
         "ms a token": 1000 * own["step"] / own["tokens"],
         "GB": own["peak_gb"],
@@ -101,11 +115,23 @@ def row(label: dict[str, Any], found: dict[str, dict[str, Any]]) -> Row:
     }
 
 
+def phases(label: dict[str, Any], found: dict[str, dict[str, Any]]) -> Row:
+    """Where the seconds of both go; the rest is updates, nearly all of it."""
+    seconds: Row = {}
+    for phase, name in {"sample": "sampling", "logprob": "log-probs"}.items():
+        for what, whose in {"ours": "", "trl": ", TRL"}.items():
+            seconds[name + whose] = found[what]["phases"][phase]
+    for what, whose in {"ours": "", "trl": ", TRL"}.items():
+        every = found[what]["phases"]
+        seconds["updates, rest" + whose] = sum(every.values()) - every["sample"] - every["logprob"]
+    return label | seconds
+
+
 def main() -> None:
     """Measure and write the JSON file."""
     options, began = measure.options(__doc__), time.time()
     grid, batches = ([("1 M", 16, 1, 1, 2)], (4,)) if options.quick else (GRID, BATCHES)
-    sizes, lengths, batch_rows = {}, [], []
+    sizes, lengths, spent, batch_rows = {}, [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(one[0] for one in grid):
             layers, width, heads, inner = SIZES[name]
@@ -115,8 +141,10 @@ def main() -> None:
             model, rate = sizes[name]
             label = {"parameters": name, "context": context, "sequences": 2 * SAMPLES}
             asked = step(model, context, 2, steps, warm)
-            lengths.append(row(label, measured(asked, rate, rounds=rounds)))
-            print(lengths[-1], flush=True)
+            found = measured(asked, rate, rounds=rounds)
+            lengths.append(row(label, found))
+            spent.append(phases(label, found))
+            print(lengths[-1], spent[-1], flush=True)
         model, rate = sizes["1 M"]
         context = 16 if options.quick else 256
         batch_rows += [known for known in lengths if (known["parameters"], known["context"]) == ("1 M", context)]
@@ -139,7 +167,11 @@ def main() -> None:
             )
     costs = [r["ms a token"] for r in batch_rows]
     goals.append(Goal("dearest token over cheapest as the batch grows, 1 M", max(costs) / min(costs), 1.2, "x"))
-    tables: dict[str, list[Row]] = {"Model and length": lengths, "Batch": batch_rows}
+    tables: dict[str, list[Row]] = {
+        "Model and length": lengths,
+        "Where a step's time goes, seconds": spent,
+        "Batch": batch_rows,
+    }
     measure.write("scaling", options.results, began, tables, goals)
 
 
