@@ -186,7 +186,7 @@ def test_comparison_holds_what_both_have(frames):
     assert table["paper"].tolist()[:4] == list(fig02.PAPER.values())
     assert table["ours"].tolist()[:4] == pytest.approx([40, 70, 10, 90])
     assert table.loc["Mean covariance at the first step, top 20 % of tokens", "ours"] == pytest.approx(0.8)
-    ratio = table.loc["Entropy of KL-Cov over GRPO's, last tenth of training (paper: qwen2.5-7b)"]
+    ratio = table.loc["Entropy of KL-Cov over GRPO's, last tenth of training; paper: Qwen2.5-7B"]
     assert ratio["paper"] > 10  # the paper's own claim
     np.testing.assert_allclose(table["difference"], table["ours"] - table["paper"])
 
@@ -196,10 +196,10 @@ def test_entropies_stand_beside_the_papers_of_the_same_model_whatever_the_varian
     made = {"kl-cov-32b": settings({"name": "kl-cov"})}
     frames = make_frames(models=("qwen2.5-32b",), methods=tuple(end), final=end, made=made)
     table = comparison(frames).set_index("quantity")
-    kl_cov = table.loc["Entropy of KL-Cov over GRPO's, last tenth of training (paper: qwen2.5-32b)"]
+    kl_cov = table.loc["Entropy of KL-Cov over GRPO's, last tenth of training; paper: Qwen2.5-32B"]
     assert kl_cov["ours"] == pytest.approx(headlines(frames).methods[1].ratio)
     seven = comparison(make_frames()).set_index("quantity")
-    assert kl_cov["paper"] != seven.loc[kl_cov.name.replace("32b", "7b"), "paper"]
+    assert kl_cov["paper"] != seven.loc[kl_cov.name.replace("32B", "7B"), "paper"]
 
 
 # --- Page ---

@@ -219,12 +219,12 @@ def _consumption(frames: style.Frames) -> Iterator[Row]:
 def _entropies(frames: style.Frames) -> Iterator[Row]:
     found = headlines(frames)
     model = found.model if found.model in published.FIG11_MODELS else fig11.PAPER_MODEL
-    paper = published.load(f"fig11_{model}")
+    paper, whose = published.load(f"fig11_{model}"), style.model_label(model)
     paper = paper[paper["quantity"] == "entropy"].rename(columns={"value": style.ENTROPY})
     ends = {name.lower(): series.last_tenth(curve, style.ENTROPY) for name, curve in paper.groupby("series")}
     ours = {style.method_key(entry.method): entry.ratio for entry in found.methods}
     for method in fig11.METHODS[1:]:
-        name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training (paper: {model})"
+        name = f"Entropy of {style.method_label(method)} over GRPO's, last tenth of training; paper: {whose}"
         yield name, "times", ends[method] / ends[style.BASELINE], ours.get(method, NAN)
 
 
