@@ -70,7 +70,7 @@ def token_covariances(trainers, name):
     inputs = (
         f"--config run.yaml --metrics {name}/metrics.parquet --source {name}/manifest.json --store {name}/store"
     )
-    outputs = [folder / "covariances.parquet", folder / "levels.parquet"]
+    outputs = [folder / "token_covariances.parquet", folder / "covariance_levels.parquet"]
     trainers.finish("token-covariances", *inputs.split(), "--outputs", *outputs, "--results", name)
     return pd.read_parquet(outputs[0])
 
