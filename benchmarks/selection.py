@@ -34,21 +34,33 @@ MICRO_BATCHES = {1: 65_536, 2: 1400}
 
 
 def measured(asked: dict[str, Any]) -> dict[str, Any]:
-    """In a child: a training with clocks around the selection and the pass ahead of it, in seconds a step."""
+    """In a child: a training with clocks around the selection and the pass ahead of it, in seconds a step.
+
+    `calls` are those of the model without gradient, a step, in that pass and for the old log-probabilities.
+    """
+    import torch
     import trainer
 
     from entropy_mechanism.rl import loop, update
+    from entropy_mechanism.rl.policy import Policy
 
     seconds, parts, split = {"select": 0.0, "ahead": 0.0}, [], update._micro_batches
+    calls, running, read = {"ahead": 0, "old": 0}, set(), Policy.read
 
     def clocked(name, function):
         def timed(*given):
+            running.add(name)
             began = time.perf_counter()
             found = function(*given)
             seconds[name] += time.perf_counter() - began
+            running.discard(name)
             return found
 
         return timed
+
+    def counting(*given, **more):
+        calls["ahead" if "ahead" in running else "old"] += not torch.is_grad_enabled()
+        return read(*given, **more)
 
     def counted(*given):
         parts.append(len(found := split(*given)))
@@ -57,9 +69,11 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     loop.select = update.select = clocked("select", update.select)
     update._select_ahead = clocked("ahead", update._select_ahead)
     update._micro_batches = counted
+    Policy.read = counting
     found = trainer.ours(asked)
     steps = asked["training"]["steps"]
-    return found | {"parts": statistics.fmean(parts)} | {name: spent / steps for name, spent in seconds.items()}
+    found |= {"parts": statistics.fmean(parts), "calls": {name: count / steps for name, count in calls.items()}}
+    return found | {name: spent / steps for name, spent in seconds.items()}
 
 
 def two_at_a_time(asked: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -105,7 +119,9 @@ def main() -> None:
                 "selection, ms": 1000 * one["select"],
                 "of a step": f"{one['select'] / step:.2%}",
                 "pass ahead, ms": 1000 * ahead or None,
+                "calls ahead": one["calls"]["ahead"] or None,
                 "old log-probs, ms": 1000 * old,
+                "calls for them": one["calls"]["old"],
             }
         )
     goals = [
