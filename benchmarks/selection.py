@@ -2,9 +2,9 @@
 
     python benchmarks/selection.py
 
-The tiny experiment's step (rl_step.py) on one thread, two trainings at a time. Scope `minibatch` with the current
-policy reads an update of several micro-batches once more without gradient, to select over all of it: `pass ahead`,
-beside the time in which the same tokens are read for the old log-probabilities.
+The tiny experiment's step (rl_step.py) on one thread, two trainings at a time. Where scope `minibatch`
+needs the current policy, an update of several micro-batches is read once more without gradient, to select over all
+of it: `pass ahead`, beside the time in which the same tokens are read for the old log-probabilities.
 """
 
 import statistics

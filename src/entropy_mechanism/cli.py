@@ -149,7 +149,7 @@ def _analyses(commands: _Commands) -> None:
         _out("--runs", "one row (parquet)"), _out("--curves", "one row per step (parquet)"))  # fmt: skip
     add("fit-law", "stages.analyze", "fit_law", "fit R = -a exp(H) + b to one run, and forecast",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
-        _list("--outputs", "FILE", "law, forecasts, forecast_points and forms (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "law, forecasts, forecast_points, forms (parquet), told by name"))  # fmt: skip
     add("study", "stages.studies", "study", "analyse the runs of one figure or table together",
         EXPERIMENT, _name("--study", "study"), _name("--item", "figure or table"),
         _list("--frames", "FILE", "analysis files of its runs"),
@@ -162,12 +162,13 @@ def _analyses(commands: _Commands) -> None:
         _in("--source", "manifest of the run"),
         ("--store", {"type": Path, "required": True, "metavar": "FOLDER",
                      "help": "input: folder of training state, where records stand"}),
-        _list("--outputs", "FILE", "token_covariances and covariance_levels (parquet)"))  # fmt: skip
+        _list("--outputs", "FILE", "token_covariances, covariance_levels (parquet), told by name"))  # fmt: skip
     add("entropy-dynamics", "stages.analyze", "entropy_dynamics", "how one run spends its entropy",
         EXPERIMENT, _name("--run", "run"), _in("--curves", "curves of the run"),
         _in("--token-covariances", "covariances of the run's recorded steps"),
         _in("--covariance-levels", "covariances of tokens, sequences and actions in these steps"),
-        _list("--outputs", "FILE", "consumption, dynamics, entropy_change, dynamics_summary"))  # fmt: skip
+        _list("--outputs", "FILE",
+              "consumption, dynamics, entropy_change, dynamics_summary (parquet), told by name"))  # fmt: skip
     add("tabular", "stages.tabular", "write_tabular", "check the entropy formulas on tabular softmax policies",
         _list("--outputs", "FILE", "parquet files, told by their names"))  # fmt: skip
 

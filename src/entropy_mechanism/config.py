@@ -146,10 +146,16 @@ def named_paths(option: str, pairs: Iterable[str], known: Mapping[str, Any]) -> 
 
 
 def told_by_name(option: str, paths: Sequence[Path | str], known: Collection[str]) -> dict[str, Path]:
-    """The files of a command-line option by their stems. Raises `ConfigError` for one that is not in `known`."""
-    found = {Path(path).stem: Path(path) for path in paths}
-    for name in found:
-        chosen(option, name, dict.fromkeys(known))
+    """The files of a command-line option by their stems.
+
+    Raises `ConfigError` for a stem that is not in `known`, and for two files of one.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        chosen(option, path.stem, dict.fromkeys(known))
+        if path.stem in found:
+            raise ConfigError(f"{option}: {found[path.stem]} and {path} are both '{path.stem}'; give one of them")
+        found[path.stem] = path
     return found
 
 

@@ -56,7 +56,8 @@ class RunGroup(Strict):
     """Names from `evaluation.benchmarks` that the policies of these runs answer; by default all. [] is none: then
     they are not evaluated."""
     training: TrainingOverride | None = None
-    """Training settings of these runs that differ from the experiment's; a method's own go first."""
+    """Training settings of these runs that differ from the experiment's, `null` switching off what that has; a
+    method's own go first."""
 
     def combinations(self) -> Iterator[Combination]:
         """(model, train set, method, seed) of every run."""
@@ -313,7 +314,7 @@ class Experiment(Strict):
         """
         changes: dict[str, Any] = {}
         for override in (group.training if group else None, self.methods[method].training):
-            changes |= override.model_dump(exclude_unset=True) if override else {}
+            changes |= override.model_dump() if override else {}
         return self.training.model_copy(update=changes)
 
     def compute_of(self, model: str) -> Compute:

@@ -110,7 +110,7 @@ class FileSet(Strict):
 
     def overlaps(self, other: Strict) -> bool:
         """Whether the two are one file; what else they share is left to decontamination."""
-        return isinstance(other, FileSet) and os.path.normpath(self.path) == os.path.normpath(other.path)
+        return isinstance(other, FileSet) and os.path.abspath(self.path) == os.path.abspath(other.path)
 
 
 class JoinedSet(Strict):

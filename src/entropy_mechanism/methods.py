@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
 
 from entropy_mechanism import own_code
 from entropy_mechanism.config_errors import FILLED_IN, KeyedError
@@ -255,10 +255,19 @@ class Regularisation(Strict):
 
 Aggregation = Literal["token-mean", "micro-batch-mean", "sequence-mean", "constant"]
 
+
+class _Override(Strict):
+    """Settings of which only those that are written count, `null` too."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
+
+
 TrainingOverride = create_model(  # type: ignore[call-overload]  # its fields are those of another class
     "TrainingOverride",
-    __base__=Strict,
-    __doc__="Training settings that a method changes.",
+    __base__=_Override,
+    __doc__="Training settings that a method or a group of runs changes.",
     **{name: (field.rebuild_annotation(), None) for name, field in Training.model_fields.items()},
 )
 
@@ -306,7 +315,7 @@ class Method(Strict):
     """Mean over all tokens of an update; token means of micro-batches weighted by their responses (the paper's
     code); mean over the tokens of each response, then over responses; or sum over responses x max_response."""
     training: TrainingOverride | None = None
-    """Training settings that differ from the experiment's."""
+    """Training settings that differ from the experiment's; `null` switches off what that has."""
 
     @model_validator(mode="before")
     @classmethod

@@ -268,7 +268,12 @@ def test_an_unknown_run_is_one_line(capsys, tmp_path):
         ),
         ("fit-law --run r --curves c --outputs lwa.parquet", "--outputs: 'lwa' is not defined; allowed: law, "),
         ("published --outputs other.parquet", "--outputs: 'other' is not defined; allowed: published_law, "),
+        (
+            "entropy-dynamics --run r --curves c --token-covariances t --covariance-levels l --outputs d.parquet",
+            "--outputs: 'd' is not defined; allowed: consumption, ",
+        ),
         ("tabular --outputs tabluar.parquet", "(did you mean 'tabular'?)"),
+        ("tabular --outputs a/tabular.parquet b/tabular.parquet", "b/tabular.parquet are both 'tabular'"),
     ],
 )
 def test_a_name_that_is_not_there_is_one_line_before_any_work(capsys, tmp_path, words, line):

@@ -70,6 +70,9 @@ def test_null_switches_off_what_the_experiment_has(planned):
         raw["methods"]["on-policy"]["training"]["importance_cap"] = None
 
     plan = planned(edit)
+    written = plan.experiment.model_dump(mode="json")["methods"]["on-policy"]["training"]
+    assert written["importance_cap"] is None
+    assert "steps" not in written  # another experiment's report tells what is null from what is left out
     caps = {run.method: run.training.importance_cap for run in map(plan.run_config, plan.runs)}
     assert caps.pop("on-policy") is None
     assert set(caps.values()) == {2.0}
