@@ -130,7 +130,8 @@ def test_another_type_to_compute_in_samples_the_base_model_again_too(smoke, edit
 
 
 def test_another_grader_or_comparison_of_policies_samples_nothing(smoke, edited):
-    edited("config/experiments/smoke.yaml", ("compare_with: [base, grpo]\n", "compare_with: [base]\n  grader: paper\n"))
+    before, after = "compare_with: [base, grpo]\n", "compare_with: [base]\n  grader: paper\n"
+    edited("config/experiments/smoke.yaml", (before, after))
     planned = smoke.planned(*SMOKE)
     assert planned["grade"] == 12
     assert not {"train", "sample"} & planned.keys()
