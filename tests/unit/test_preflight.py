@@ -77,3 +77,12 @@ def test_wrong_options_are_named(monkeypatch, tmp_path):
         scene.look(None, ["smoke"], ["slurm"])
     with pytest.raises(ConfigError, match="no profile nowhere"):
         scene.look(None, ["experiment=smoke", f"results={tmp_path}"], ["nowhere"])
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+def test_slurm_is_asked_about_a_user_without_a_name_by_the_users_number(monkeypatch, error):
+    def nameless():
+        raise error  # as in a container; OSError since Python 3.13
+
+    monkeypatch.setattr(scene.getpass, "getuser", nameless)
+    assert f"user={os.getuid()}" in scene._accounting()["sacctmgr"]
