@@ -82,7 +82,7 @@ def begin(trainers, name, at=None, number=signal.SIGKILL):
 
 
 def last_record(trainers, name):
-    path = max((trainers.root / name / "records/train").glob("*.json"), key=lambda path: path.name)
+    path = max((trainers.root / name / "records/train").glob("[!.]*.json"), key=lambda path: path.name)
     return json.loads(path.read_text())
 
 

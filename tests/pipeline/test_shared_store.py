@@ -61,7 +61,7 @@ def state(place):
 
 
 def records(trainers, name, stage="train"):
-    paths = sorted((trainers.root / name / "records" / stage).glob("*.json"))
+    paths = sorted((trainers.root / name / "records" / stage).glob("[!.]*.json"))
     return [json.loads(path.read_text()) for path in paths]
 
 

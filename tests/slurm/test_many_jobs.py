@@ -1,7 +1,6 @@
 """Many jobs of which a tenth is killed: none is lost, none done twice without need, and nothing is left."""
 
 import collections
-import json
 import os
 import random
 import re
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from loopback import LOCAL, SLURM
+
+from entropy_mechanism.tracking.records import read_record, record_paths
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 SEED = 20250522
@@ -97,9 +98,9 @@ def test_many_jobs_end_complete_though_a_tenth_of_them_is_killed(slurm, many):
 
     # Completions: every run has its outputs, and was executed once unless it was killed.
     records = collections.defaultdict(list)
-    for path in (slurm.root / "results/records/resolve").glob("*.json"):
-        record = json.loads(path.read_text())
-        records[record["key"]].append(record["status"])
+    for record in map(read_record, record_paths(slurm.root / "results")):
+        if record.stage == "resolve":
+            records[record.key].append(record.status)
     for run in runs:
         folder = slurm.root / "results/many/runs" / run
         assert yaml.safe_load((folder / "run.yaml").read_text())["run"] == run

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from loopback import LOCAL, SLURM
 
+from entropy_mechanism.tracking.records import read_record, record_paths
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 SINGLE = [f"nano--train--grpo--s{seed}" for seed in (1, 2, 3)]
 PAIR = "pair--train--grpo--s4"  # a seed of its own: where a run trains is no part of its identity
@@ -163,11 +165,11 @@ def test_a_training_ends_with_the_bits_of_a_local_one_whatever_happened_to_its_j
 
 
 def test_stopped_jobs_were_submitted_again_and_went_on(slurm, disturbed):
+    records = [read_record(path) for path in record_paths(slurm.root / "results")]
     for run in SINGLE:
-        records = [json.loads(path.read_text()) for path in (slurm.root / "results/records/train").glob("*.json")]
-        attempts = [record for record in records if record["key"] == run]
+        attempts = [record.status for record in records if (record.stage, record.key) == ("train", run)]
         assert len(attempts) >= 2, run
-        assert any(record["status"] == "FINISHED" for record in attempts), run
+        assert "FINISHED" in attempts, run
         log = (slurm.root / f"results/disturbed/logs/train/{run}.log").read_text()
         assert "going on from step" in log or "nothing to train" in log, run
     log = (slurm.root / f"results/disturbed/logs/train/{SINGLE[1]}.log").read_text()

@@ -1,6 +1,7 @@
 """A stage's record is truthful however the stage ends, and holds no credentials."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from tracked import digest, only_record, python, query, write
 
 from entropy_mechanism import tracking
 from entropy_mechanism.credentials import check_address
+from entropy_mechanism.tracking.records import record_paths
 
 WRITER = """
 import sys, time
@@ -21,6 +23,21 @@ with tracking.stage("train", sys.argv[2], results=sys.argv[1]) as record:
         record.metric("loss", step / 7, step)
     print("ready", flush=True)
     time.sleep(float(sys.argv[4]))
+"""
+# Is killed when half of its record's second state is on disk.
+HALF_WRITTEN = """
+import os, signal, sys
+from entropy_mechanism import tracking
+ready = []
+def fsync(number):
+    ready.append(number)
+    if len(ready) == 2:
+        (half,) = (path for path in os.scandir(sys.argv[1] + "/records/train") if path.name.startswith("."))
+        os.truncate(half.path, half.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = fsync
+with tracking.stage("train", "x", results=sys.argv[1]):
+    pass
 """
 # Writes until it fails, and says what it could report and how it failed.
 UNTIL_FULL = """
@@ -135,6 +152,21 @@ def test_a_vanished_process_is_recognised_and_a_living_one_is_not(results):
         for process in (living, dead):
             process.kill()
             process.communicate()
+
+
+def test_a_kill_in_the_middle_of_a_record_leaves_the_state_before_and_no_second_record(results):
+    assert python(HALF_WRITTEN, results).wait(60) == -signal.SIGKILL
+    assert len(list((results / "records/train").iterdir())) == 2
+    with tracking.stage("train", "x", results=results):
+        pass
+    (killed, ended) = map(tracking.read_record, record_paths(results))
+    assert (killed.status, ended.status) == ("RUNNING", "FINISHED")
+    assert tracking.latest_records(results) == [ended]
+    assert tracking.sync(results).error is None
+    assert query(results, "select status from runs where name like 'train %' order by start_time") == [
+        ("KILLED",),
+        ("FINISHED",),
+    ]
 
 
 @pytest.mark.parametrize(
