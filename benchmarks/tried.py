@@ -7,11 +7,13 @@ steps take longer than later ones. `matrix products` is the step as it is under 
 matrix products and attention alone, which no rearrangement of the rest can save. `Prompts read once` says from
 which share of saved tokens on that pays (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass of random
 models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with and
-without `keep_freed_memory` of stages/runtime.py.
+without `keep_freed_memory` of stages/runtime.py. `Weights in order` is sampling by random models on two threads,
+with and without rollouts/prepacked.py.
 """
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,9 +30,12 @@ WAYS = {
     "packed": "sequences one behind the other in a single row, without padding",
     "bfloat16": "matrix products in bfloat16 by autocast",
     "no filling": "torch's deterministic mode without filling new memory",
+    "AdamW in a loop": "torch's default on CPUs: one weight and one operation after another",
 }
 SHAPES = (("1 M", 256, 0.1), ("1 M", 256, 0.2), ("1 M", 256, 0.4), ("10 M", 128, 0.1), ("10 M", 128, 0.2))
 """Model of scaling.py, tokens of prompt and response together, and the prompt's share of them."""
+SAMPLED = (("1 M", 8), ("1 M", 128), ("10 M", 8), ("10 M", 128), ("50 M", 8))
+"""Model of scaling.py, and responses sampled at once."""
 LONGER = (512, 1)
 """Tokens of prompt and response together, and steps, of the 10 M model of scaling.py that frees memory."""
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_scaled_dot_product")
@@ -53,6 +58,7 @@ def main() -> None:
         longer = [
             kept_or_not(Path(folder), keep, *((16, 1) if options.quick else LONGER)) for keep in (True, False)
         ]
+        ordered = measure.run(weights_in_order, {"sizes": SAMPLED[:2] if options.quick else SAMPLED}, 2)["rows"]
         pays = measure.run(prompts_once, {"shapes": shapes, "folder": folder})["rows"]
         floor = floor_seconds(model, asked, found["as it is"], measure.rate(64, 2))
     usual = statistics.median(found["as it is"]["seconds"])
@@ -75,6 +81,7 @@ def main() -> None:
         "Matrix products alone": products,
         "Prompts read once": pays,
         "Memory that was freed": longer,
+        "Weights in order": ordered,
     }
     measure.write("tried", options.results, began, tables)
 
@@ -96,6 +103,9 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
         logprobs.response_states = lambda model, sequences, packing: states(model, sequences, True)
     elif way == "no filling":
         torch.utils.deterministic.fill_uninitialized_memory = False
+    elif way == "AdamW in a loop":
+        fused = torch.optim.AdamW
+        torch.optim.AdamW = lambda weights, **settings: fused(weights, **settings | {"fused": False})
     elif way == "torch.compile":
         logprobs.response_states = compiled(states)
     found, warm = trainer.ours(asked | {"warm": 0}), asked["warm"]
@@ -138,6 +148,40 @@ def in_the_kernel(asked: dict[str, Any]) -> dict[str, Any]:
 
     began = os.times().system
     return trainer.ours(asked) | {"kernel": os.times().system - began}
+
+
+def weights_in_order(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: a row for each size."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"rows": [ordered_or_not(Path(folder), *size) for size in asked["sizes"]]}
+
+
+def ordered_or_not(folder: Path, name: str, sequences: int) -> Row:
+    """Seconds of sampling 48 tokens behind 16 with weights in oneDNN's order and without, the fastest of three."""
+    from scaling import SAMPLES, SIZES, VOCABULARY
+    from trainer import make_random
+
+    from entropy_mechanism.models.load import load_policy
+    from entropy_mechanism.rollouts import prepacked
+    from entropy_mechanism.rollouts.engine import Sampling
+    from entropy_mechanism.rollouts.transformers_engine import TransformersEngine
+    from entropy_mechanism.stages.runtime import keep_freed_memory
+
+    keep_freed_memory()
+    model = load_policy(make_random(folder / name.replace(" ", ""), *SIZES[name], VOCABULARY))
+    engine = TransformersEngine(model, VOCABULARY)
+    prompts = [[first] * 16 for first in range(sequences // SAMPLES)]
+    seeds = [range(SAMPLES)] * len(prompts)
+    taken: dict[int, list[float]] = {sys.maxsize: [], prepacked.LEAST: []}
+    for _ in range(3):
+        for least, seconds in taken.items():  # the usual one is set last, and so left for the next call
+            prepacked.LEAST = least
+            began = time.perf_counter()
+            engine.generate(prompts, Sampling(1.0, 48, ()), seeds)
+            seconds.append(time.perf_counter() - began)
+    usual, ordered = (min(seconds) for seconds in taken.values())
+    sizes = {"parameters": name, "sequences": sequences}
+    return sizes | {"in order, s": ordered, "row by row, s": usual, "in order / row by row": ordered / usual}
 
 
 def prompts_once(asked: dict[str, Any]) -> dict[str, Any]:

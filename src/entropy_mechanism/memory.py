@@ -79,9 +79,8 @@ def estimate(run: RunConfig, shape: Shape, capacity: float = 0.0) -> Estimate:
     reading = (*_read(run, shape), *_full_kl(run, shape))
     ends = [Item("gradients of embedding and head", *_outer_gradients(run, shape))] if _sharded(run) else []
     update = Phase("update", (*resident, *gathered, *(reading if _total(reading) > _total(ends) else ends)))
-    optimizer = Phase("optimiser step", (*resident, _optimizer_step(run, shape)))
     rollout = Phase("rollout", (*resident, *_engine(run, shape)), _reserved(run, capacity))
-    return Estimate((update, optimizer, rollout))
+    return Estimate((update, rollout))
 
 
 def check(run: RunConfig, shape: Shape, capacity: float) -> None:
@@ -296,15 +295,6 @@ def _full_kl(run: RunConfig, shape: Shape) -> list[Item]:
     return [Item("distributions of the full KL", 16 * rows * shape.vocabulary, f"16 B x {rows:,} tokens x V")]
 
 
-def _optimizer_step(run: RunConfig, shape: Shape) -> Item:
-    """AdamW's temporaries: on a GPU a tensor per weight at once, on the CPU two of the largest weight."""
-    if run.compute.device == "cpu" or run.compute.offload == "cpu":
-        largest = max(shape.head_parameters, shape.width * shape.feed_forward)
-        return Item("AdamW's temporaries", 8 * largest, f"8 B x {largest / 1e9:.3f} G, on the CPU")
-    size = 4 * shape.parameters / _share(run)
-    return Item("AdamW's temporaries", size, f"4 B x {shape.parameters / 1e9:.2f} G / {_share(run)}")
-
-
 def _engine(run: RunConfig, shape: Shape) -> list[Item]:
     """The engine's own copy of the weights and its cache, when all responses reach their greatest length."""
     if run.compute.engine == "vllm":
@@ -316,6 +306,9 @@ def _engine(run: RunConfig, shape: Shape) -> list[Item]:
     half = width(run) == 2
     if half:
         items += _gathered(run.model_copy(update={"compute": run.compute.model_copy(update={"ranks": 1})}), shape)
+    elif run.compute.device == "cpu":
+        size = 4 * shape.parameters
+        items.append(Item("weights in oneDNN's order", size, f"4 B x {shape.parameters / 1e9:.2f} G"))
     prompts = -(-run.training.prompts // run.compute.ranks)
     rows = min(MAX_ROWS // run.training.samples or 1, prompts) * run.training.samples
     entry = shape.layers * shape.kv_width * (6 if half else 8)  # autocast leaves keys in float32

@@ -70,7 +70,7 @@ def step_of(shape, run, device="cpu"):
     if run.compute.activation_checkpointing:
         recompute_activations(model)
     policy = Policy(model, run.training.dtype, Ranks(device=torch.device(device)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(0)
     rows = 2 * run.training.micro_batch_tokens // LONGEST
     tokens = torch.randint(0, shape.vocabulary, (rows, LONGEST), generator=generator).tolist()
@@ -239,7 +239,7 @@ def test_vllm_takes_its_share_and_the_transformers_engine_a_whole_copy():
     vllm = sharded | {"engine": "vllm", "vllm_memory": 0.25}
     assert "engine's weights" not in sizes("rollout", compute=vllm)
     run = run_of(compute=vllm)
-    update_, _, rollout = memory.estimate(run, SMALL, 80 * memory.GIB).phases
+    update_, rollout = memory.estimate(run, SMALL, 80 * memory.GIB).phases
     assert (update_.reserved, rollout.reserved) == (0, 20 * memory.GIB)
     assert memory.misfit(run, SMALL, 80 * memory.GIB) is None
 

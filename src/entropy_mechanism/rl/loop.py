@@ -107,7 +107,10 @@ class Trainer:
             self.old_policy = Policy(copy.deepcopy(model).requires_grad_(False), *spread)
         self.policy = Policy(model, *spread)
         self.optimizer = torch.optim.AdamW(
-            self.policy.model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            self.policy.model.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
         )
         self.fingerprint = fingerprint
         self.state = State()

@@ -34,7 +34,7 @@ class ImplicitRewardModel:
         self.model = Policy(copy.deepcopy(base).eval(), training.dtype, ranks, sharded)
         self.reference = Policy(frozen, training.dtype, ranks, sharded)
         weights = self.model.model.parameters()
-        self.optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
 
     def rewards(self, sequences: Sequences) -> torch.Tensor:
         """beta (log pi_phi - log pi_ref) of every response token; [N], no gradient."""

@@ -7,6 +7,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from entropy_mechanism.memory import MAX_ROWS
 from entropy_mechanism.rollouts.engine import Completion, Sampling
+from entropy_mechanism.rollouts.prepacked import prepacked
 from entropy_mechanism.rollouts.prompts import left_padded
 
 
@@ -60,7 +61,8 @@ class TransformersEngine:
         samples = max((len(row) for row in seeds), default=1)
         step = max(1, self.max_rows // max(1, samples))
         completions: list[list[Completion]] = []
-        with torch.autocast(self.model.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        half = self.dtype != torch.float32
+        with torch.autocast(self.model.device.type, self.dtype, enabled=half), prepacked(self.model):
             for start in range(0, len(prompts), step):
                 part = slice(start, start + step)
                 completions += self._generate(list(prompts[part]), sampling, [list(row) for row in seeds[part]])

@@ -29,7 +29,7 @@ from entropy_mechanism.stages.runtime import (
     vllm_engine,
 )
 
-SAMPLING_VERSION = 1
+SAMPLING_VERSION = 2
 """Raised by hand whenever a change of code changes the responses."""
 SHARED_NAME = "responses.parquet"
 """Responses to one benchmark in a shared store."""
