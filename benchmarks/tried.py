@@ -7,8 +7,8 @@ steps take longer than later ones. `matrix products` is the step as it is under 
 matrix products and attention alone, which no rearrangement of the rest can save. `Prompts read once` says from
 which share of saved tokens on that pays (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass of random
 models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with and
-without `keep_freed_memory` of stages/runtime.py. `Weights in order` is sampling by random models on two threads,
-with and without rollouts/prepacked.py.
+without `keep_freed_memory` of stages/runtime.py. `Weights in order` is sampling by random models with and
+without rollouts/prepacked.py, and says from which size of a layer on that pays (`LEAST` there).
 """
 
 import os
@@ -58,7 +58,13 @@ def main() -> None:
         longer = [
             kept_or_not(Path(folder), keep, *((16, 1) if options.quick else LONGER)) for keep in (True, False)
         ]
-        ordered = measure.run(weights_in_order, {"sizes": SAMPLED[:2] if options.quick else SAMPLED}, 2)["rows"]
+        ordered = [
+            row
+            for threads in (1, 2)
+            for row in measure.run(
+                weights_in_order, {"sizes": SAMPLED[:2] if options.quick else SAMPLED}, threads
+            )["rows"]
+        ]
         pays = measure.run(prompts_once, {"shapes": shapes, "folder": folder})["rows"]
         floor = floor_seconds(model, asked, found["as it is"], measure.rate(64, 2))
     usual = statistics.median(found["as it is"]["seconds"])
@@ -157,7 +163,8 @@ def weights_in_order(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def ordered_or_not(folder: Path, name: str, sequences: int) -> Row:
-    """Seconds of sampling 48 tokens behind 16 with weights in oneDNN's order and without, the fastest of three."""
+    """Seconds of sampling 48 tokens behind 16, the fastest of five with each choice of layers."""
+    import torch
     from scaling import SAMPLES, SIZES, VOCABULARY
     from trainer import make_random
 
@@ -172,16 +179,17 @@ def ordered_or_not(folder: Path, name: str, sequences: int) -> Row:
     engine = TransformersEngine(model, VOCABULARY)
     prompts = [[first] * 16 for first in range(sequences // SAMPLES)]
     seeds = [range(SAMPLES)] * len(prompts)
-    taken: dict[int, list[float]] = {sys.maxsize: [], prepacked.LEAST: []}
-    for _ in range(3):
+    taken: dict[int, list[float]] = {sys.maxsize: [], 0: [], prepacked.LEAST: []}
+    for _ in range(5):
         for least, seconds in taken.items():  # the usual one is set last, and so left for the next call
             prepacked.LEAST = least
             began = time.perf_counter()
             engine.generate(prompts, Sampling(1.0, 48, ()), seeds)
             seconds.append(time.perf_counter() - began)
-    usual, ordered = (min(seconds) for seconds in taken.values())
-    sizes = {"parameters": name, "sequences": sequences}
-    return sizes | {"in order, s": ordered, "row by row, s": usual, "in order / row by row": ordered / usual}
+    none, every, large = (min(seconds) for seconds in taken.values())
+    sizes = {"parameters": name, "sequences": sequences, "threads": torch.get_num_threads()}
+    times = {"large layers, s": large, "every layer, s": every, "none, s": none}
+    return sizes | times | {"large / none": large / none, "every / none": every / none}
 
 
 def prompts_once(asked: dict[str, Any]) -> dict[str, Any]:

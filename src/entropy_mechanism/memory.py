@@ -307,8 +307,8 @@ def _engine(run: RunConfig, shape: Shape) -> list[Item]:
     if half:
         items += _gathered(run.model_copy(update={"compute": run.compute.model_copy(update={"ranks": 1})}), shape)
     elif run.compute.device == "cpu":
-        size = 4 * shape.parameters
-        items.append(Item("weights in oneDNN's order", size, f"4 B x {shape.parameters / 1e9:.2f} G"))
+        count = shape.layers * shape.layer_parameters + shape.head_parameters
+        items.append(Item("weights in oneDNN's order", 4 * count, f"4 B x {count / 1e9:.2f} G"))
     prompts = -(-run.training.prompts // run.compute.ranks)
     rows = min(MAX_ROWS // run.training.samples or 1, prompts) * run.training.samples
     entry = shape.layers * shape.kv_width * (6 if half else 8)  # autocast leaves keys in float32
@@ -339,11 +339,10 @@ def _advice(run: RunConfig, phase: Phase) -> str:
     if phase.name == "rollout":
         return "lower compute.vllm_memory" if compute.engine == "vllm" else "use compute.engine vllm"
     advice = []
-    if phase.name == "update":
-        if not compute.activation_checkpointing:
-            advice.append("set compute.activation_checkpointing")
-        if run.training.micro_batch_tokens > _longest(run):
-            advice.append(f"lower training.micro_batch_tokens (to {_longest(run)} at least)")
+    if not compute.activation_checkpointing:
+        advice.append("set compute.activation_checkpointing")
+    if run.training.micro_batch_tokens > _longest(run):
+        advice.append(f"lower training.micro_batch_tokens (to {_longest(run)} at least)")
     if compute.sharding == "none":
         advice.append("use compute.sharding full")
     advice.append("raise compute.ranks")

@@ -55,7 +55,8 @@ def training(run: RunConfig, shape: Shape | None, gpu_type: str | None = None) -
 def sampling(compute: Compute, shape: Shape | None, gpu_type: str | None = None) -> Resources:
     """What one policy asks for to answer the benchmarks: a process, and a GPU for each part of its weights."""
     ranks = compute.tensor_parallel
-    host = 4.0 * shape.parameters + PROCESS * ranks if shape else 0
+    copies = 2 if compute.device == "cpu" else 1  # on CPUs weights stay, and sampling puts copies in order
+    host = 4.0 * shape.parameters * copies + PROCESS * ranks if shape else 0
     return _resources(compute, 1, ranks, gpu_type, host)
 
 

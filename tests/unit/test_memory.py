@@ -93,6 +93,12 @@ def run_of(**settings):
     return config_for(**training | settings).model_copy(update={"compute": compute})
 
 
+def sizes_of(run, shape, phase="update"):
+    """Bytes of each part of a phase."""
+    (found,) = (known for known in memory.estimate(run, shape, 80 * memory.GIB).phases if known.name == phase)
+    return {item.name: item.size for item in found.items}
+
+
 CASES = {
     "small": (SMALL, {}),
     "large": (LARGE, {}),
@@ -111,8 +117,7 @@ def test_the_memory_of_an_update_is_what_torch_allocates(name, monkeypatch):
     step, weights, moments = step_of(shape, run)
     # The gradients of the first update are there before the second and are given back in it.
     found = weights + moments + weights + max(0, peak_on_cpu(step))
-    phases = memory.estimate(run, shape).phases
-    expected = max(phase.size for phase in phases if phase.name != "rollout")
+    expected = sum(sizes_of(run, shape).values())
     print(f"{name}: {shape.parameters / 1e6:.0f} M parameters, {found / 1e6:.0f} MB, planned {expected / 1e6:.0f}")
     assert expected == pytest.approx(found, rel=0.25)
 
@@ -128,7 +133,7 @@ def test_the_memory_of_an_update_is_what_a_gpu_allocates(recompute, monkeypatch)
     torch.cuda.reset_peak_memory_stats()
     step()
     found = torch.cuda.max_memory_allocated()
-    expected = max(phase.size for phase in memory.estimate(run, shape).phases if phase.name != "rollout")
+    expected = sum(sizes_of(run, shape).values())
     print(f"{found / 1e9:.2f} GB, planned {expected / 1e9:.2f}")
     assert expected == pytest.approx(found, rel=0.25)
 
@@ -141,9 +146,8 @@ def test_the_memory_of_a_rollout_is_what_torch_allocates(monkeypatch):
     engine = TransformersEngine(model, SMALL.vocabulary)
     prompts, seeds = [[i + 1] * 8 for i in range(16)], [list(range(8))] * 16
     found = peak_on_cpu(lambda: engine.generate(prompts, Sampling(1.0, 120, ()), seeds))
-    rollout = next(phase for phase in memory.estimate(run, SMALL).phases if phase.name == "rollout")
-    own = ("weights in oneDNN's order", "cache", "next tokens")
-    expected = sum(item.size for item in rollout.items if item.name in own)
+    planned = sizes_of(run, SMALL, "rollout")
+    expected = sum(planned[name] for name in ("weights in oneDNN's order", "cache", "next tokens"))
     print(f"rollout: {found / 1e6:.0f} MB, planned {expected / 1e6:.0f}")
     assert expected == pytest.approx(found, rel=0.25)
 
@@ -204,8 +208,7 @@ def test_a_shape_is_read_from_a_models_folder(tmp_path):
 
 
 def sizes(phase="update", shape=SMALL, **settings):
-    found = next(p for p in memory.estimate(run_of(**settings), shape, 80 * memory.GIB).phases if p.name == phase)
-    return {item.name: item.size for item in found.items}
+    return sizes_of(run_of(**settings), shape, phase)
 
 
 def test_states_are_float32_and_shared_out_among_ranks_that_shard():
@@ -239,6 +242,10 @@ def test_vllm_takes_its_share_and_the_transformers_engine_a_whole_copy():
     assert sizes("rollout", compute=sharded)["engine's weights"] == 4 * SMALL.parameters
     vllm = sharded | {"engine": "vllm", "vllm_memory": 0.25}
     assert "engine's weights" not in sizes("rollout", compute=vllm)
+    ordered = "weights in oneDNN's order"
+    assert ordered in sizes("rollout")
+    assert ordered not in sizes("rollout", dtype="bfloat16")
+    assert ordered not in sizes("rollout", compute={"device": "cuda"})
     run = run_of(compute=vllm)
     update_, rollout = memory.estimate(run, SMALL, 80 * memory.GIB).phases
     assert (update_.reserved, rollout.reserved) == (0, 20 * memory.GIB)

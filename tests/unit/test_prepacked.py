@@ -63,6 +63,31 @@ def test_a_block_that_fails_leaves_the_model_as_it_was(model):
     assert not with_products_of_their_own(model)
 
 
+def test_no_layer_is_changed_when_one_cannot_be_copied(model, monkeypatch):
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def no_room(weight):
+        if len(weight) == VOCABULARY:  # the last one
+            raise RuntimeError("no room")
+        return reorder(weight)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", no_room)
+    with pytest.raises(RuntimeError, match="no room"), prepacked(model):
+        pass
+    assert not with_products_of_their_own(model)
+
+
+def test_layers_that_compute_something_else_keep_it(model):
+    """Subclasses of linear layers, and those that somebody has given a `forward` of their own."""
+    first, second = model.model.layers
+    first.mlp.up_proj.__class__ = type("Adapted", (torch.nn.Linear,), {})
+    vars(second.mlp.up_proj)["forward"] = second.mlp.up_proj.forward
+    with prepacked(model), prepacked(model):
+        assert "forward" not in vars(first.mlp.up_proj)
+        assert "forward" in vars(first.mlp.down_proj)
+    assert with_products_of_their_own(model) == {"model.layers.1.mlp.up_proj"}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_own_kernels(model, dtype):
     with torch.autocast("cpu", dtype), prepacked(model):

@@ -40,6 +40,8 @@ def test_sampling_asks_for_a_gpu_for_each_part_of_an_engine():
     found = resources.sampling(compute, SEVEN)
     assert (found.nodes, found.gres) == (1, "gpu:4")
     assert 0 <= found.mem_mb - (4 * SEVEN.parameters + (4 * 3 + 1) * 2**30) / 2**20 < 1
+    found = resources.sampling(Compute(device="cpu"), SEVEN)
+    assert 0 <= found.mem_mb - (8 * SEVEN.parameters + (3 + 1) * 2**30) / 2**20 < 1
 
 
 def test_main_memory_is_read_once_where_weights_are_sharded():

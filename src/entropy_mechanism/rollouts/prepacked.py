@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 LEAST = 100_000
-"""Weights of a layer. In smaller ones the call costs more than the order wins: docs/performance.md."""
+"""Weights of a layer. In smaller ones the call costs more than the order wins: see benchmarks/tried.py."""
 
 
 @contextlib.contextmanager
@@ -21,21 +21,23 @@ def prepacked(model: torch.nn.Module) -> Iterator[None]:
     They are copied when the block begins, so weights must not change in it. Results differ by rounding from those
     outside.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and _pays(layer.weight)]
-    for layer in layers:
-        ordered = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        vars(layer)["forward"] = partial(_product, ordered, layer.bias)
+    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear and _pays(layer)]
+    ordered = [torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach()) for layer in layers]
     try:
+        for layer, weight in zip(layers, ordered, strict=True):
+            vars(layer)["forward"] = partial(_product, weight, layer.bias)
         yield
     finally:
         for layer in layers:
-            del vars(layer)["forward"]
+            vars(layer).pop("forward", None)
 
 
-def _pays(weight: torch.Tensor) -> bool:
-    """Whether a product with `weight` is computed by oneDNN in float32 and large enough."""
+def _pays(layer: torch.nn.Linear) -> bool:
+    """Whether oneDNN can compute the layer's product in float32, and it is large enough."""
+    weight = layer.weight
     return (
-        weight.device.type == "cpu"
+        "forward" not in vars(layer)  # somebody else's
+        and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.numel() >= LEAST
         and torch.backends.mkldnn.is_available()
