@@ -8,7 +8,8 @@ matrix products and attention alone, which no rearrangement of the rest can save
 which share of saved tokens on that pays (`LEAST_SAVED` in rl/logprobs.py): forward and backward pass of random
 models over 2 prompts x 4 responses. `Memory that was freed` is a first step with longer responses, with and
 without `keep_freed_memory` of stages/runtime.py. `Weights in order` is sampling by random models with and
-without rollouts/prepacked.py, and says from which size of a layer on that pays (`LEAST` there).
+without rollouts/prepacked.py, and says from which size of a layer on that pays (`LEAST` there). `AdamW's step`
+is the optimiser's alone.
 """
 
 import os
@@ -30,7 +31,6 @@ WAYS = {
     "packed": "sequences one behind the other in a single row, without padding",
     "bfloat16": "matrix products in bfloat16 by autocast",
     "no filling": "torch's deterministic mode without filling new memory",
-    "AdamW in a loop": "torch's default on CPUs: one weight and one operation after another",
 }
 SHAPES = (("1 M", 256, 0.1), ("1 M", 256, 0.2), ("1 M", 256, 0.4), ("10 M", 128, 0.1), ("10 M", 128, 0.2))
 """Model of scaling.py, tokens of prompt and response together, and the prompt's share of them."""
@@ -65,6 +65,9 @@ def main() -> None:
                 weights_in_order, {"sizes": SAMPLED[:2] if options.quick else SAMPLED}, threads
             )["rows"]
         ]
+        optimiser = measure.run(
+            adamw, {"models": {"tiny": str(model)} | ({} if options.quick else {"50 M": None}), "folder": folder}
+        )["rows"]
         pays = measure.run(prompts_once, {"shapes": shapes, "folder": folder})["rows"]
         floor = floor_seconds(model, asked, found["as it is"], measure.rate(64, 2))
     usual = statistics.median(found["as it is"]["seconds"])
@@ -88,6 +91,7 @@ def main() -> None:
         "Prompts read once": pays,
         "Memory that was freed": longer,
         "Weights in order": ordered,
+        "AdamW's step": optimiser,
     }
     measure.write("tried", options.results, began, tables)
 
@@ -109,9 +113,6 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
         logprobs.response_states = lambda model, sequences, packing: states(model, sequences, True)
     elif way == "no filling":
         torch.utils.deterministic.fill_uninitialized_memory = False
-    elif way == "AdamW in a loop":
-        fused = torch.optim.AdamW
-        torch.optim.AdamW = lambda weights, **settings: fused(weights, **settings | {"fused": False})
     elif way == "torch.compile":
         logprobs.response_states = compiled(states)
     found, warm = trainer.ours(asked | {"warm": 0}), asked["warm"]
@@ -156,6 +157,32 @@ def in_the_kernel(asked: dict[str, Any]) -> dict[str, Any]:
     return trainer.ours(asked) | {"kernel": os.times().system - began}
 
 
+def adamw(asked: dict[str, Any]) -> dict[str, Any]:
+    """In a child: milliseconds of AdamW's step for each model, fused and as torch does it by itself on CPUs."""
+    import torch
+    from scaling import SIZES, VOCABULARY
+    from trainer import make_random
+
+    from entropy_mechanism.models.load import load_policy
+
+    rows: list[Row] = []
+    for name, known in asked["models"].items():
+        folder = Path(known) if known else make_random(Path(asked["folder"]) / "adamw", *SIZES[name], VOCABULARY)
+        model = load_policy(folder)
+        for weight in model.parameters():
+            weight.grad = torch.randn_like(weight)
+        ways = [torch.optim.AdamW(model.parameters(), lr=1e-6, fused=fused) for fused in (True, False)]
+        taken: list[list[float]] = [[], []]
+        for _ in range(11):
+            for optimizer, seconds in zip(ways, taken, strict=True):
+                began = time.perf_counter()
+                optimizer.step()
+                seconds.append(1000 * (time.perf_counter() - began))
+        fused, loop = (statistics.median(seconds[1:]) for seconds in taken)  # the first step makes the moments
+        rows.append({"model": name, "fused, ms": fused, "in a loop, ms": loop, "fused / loop": fused / loop})
+    return {"rows": rows}
+
+
 def weights_in_order(asked: dict[str, Any]) -> dict[str, Any]:
     """In a child: a row for each size."""
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +190,7 @@ def weights_in_order(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def ordered_or_not(folder: Path, name: str, sequences: int) -> Row:
-    """Seconds of sampling 48 tokens behind 16, the fastest of five with each choice of layers."""
+    """Seconds of sampling 48 tokens behind 16, the fastest of three with each choice of layers."""
     import torch
     from scaling import SAMPLES, SIZES, VOCABULARY
     from trainer import make_random
@@ -180,7 +207,7 @@ def ordered_or_not(folder: Path, name: str, sequences: int) -> Row:
     prompts = [[first] * 16 for first in range(sequences // SAMPLES)]
     seeds = [range(SAMPLES)] * len(prompts)
     taken: dict[int, list[float]] = {sys.maxsize: [], 0: [], prepacked.LEAST: []}
-    for _ in range(5):
+    for _ in range(3):
         for least, seconds in taken.items():  # the usual one is set last, and so left for the next call
             prepacked.LEAST = least
             began = time.perf_counter()
