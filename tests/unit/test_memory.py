@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from random_policies import random_policy
-from training_cases import config_for, mini_batch
+from training_cases import config_for, mini_batch, trainer_for
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
@@ -120,6 +120,19 @@ def test_the_memory_of_an_update_is_what_torch_allocates(name, monkeypatch):
     expected = sum(sizes_of(run, shape).values())
     print(f"{name}: {shape.parameters / 1e6:.0f} M parameters, {found / 1e6:.0f} MB, planned {expected / 1e6:.0f}")
     assert expected == pytest.approx(found, rel=0.25)
+
+
+def test_no_optimiser_of_a_training_needs_memory_for_its_step(tmp_path):
+    trainer = trainer_for(random_policy(), config_for(estimator="prime"), tmp_path, [])
+    for optimizer in (trainer.optimizer, trainer.reward_model.optimizer):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()  # makes the moments
+        before = [weight.detach().clone() for weight in weights]
+        found = peak_on_cpu(optimizer.step)
+        assert not any(torch.equal(*pair) for pair in zip(before, weights, strict=True))
+        assert found < 4 * max(weight.numel() for weight in weights)
 
 
 @pytest.mark.gpu
